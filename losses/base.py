@@ -1,0 +1,100 @@
+"""The contract of a loss: an object that owns every fact about itself, so that no head, matcher or
+config has to know it.
+
+Letters: N images, R anchors, K classes. Labels of anchors are 0..K-1, K for background, -1 for
+ignored. Ignored anchors change neither value nor gradient. Shapes are static: ignoring is a mask on
+the input *and* on the output (`inf * 0` is NaN, and a NaN gradient flows through the masked branch
+of a single `torch.where`).
+With no foreground at all a loss is finite and still attached to the graph: DistributedDataParallel
+waits for every gradient.
+
+A loss that needs the quality of the box to judge the class (QFL, VFL), or further outputs of the
+net (DFL), does not fit this contract. That is another Criterion, not a wider signature.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+IGNORED = -1
+
+
+class Loss(nn.Module, ABC):
+    """What classification and box losses share: a weight, applied by Criterion, and sizes told
+    before training.
+
+    Args:
+        weight: factor of this loss in the total.
+    """
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def setup(self, num_classes: int, dim: int) -> None:
+        """Called once, before optimizers are made, with the number of classes and the channels of
+        the heads."""
+
+
+class ClassificationLoss(Loss):
+    """Judges what every anchor says about classes.
+
+    A logit means what its loss says it means, so the loss also tells how logits start
+    (`initial_bias`) and how they are read (`scores`). The defaults are those of one sigmoid per
+    class.
+    """
+
+    def initial_bias(self, num_classes: int, prior: float) -> Tensor:
+        """One entry per logit (K, or K + 1 with a background logit) such that every class starts at
+        the score `prior`.
+
+        Focal loss paper, section 3.3: without it the first steps drown in the loss of the
+        background.
+        """
+        return torch.full((num_classes,), math.log(prior / (1 - prior)))
+
+    def scores(self, logits: Tensor) -> Tensor:
+        """Probabilities (..., K) of logits (..., K) or (..., K + 1)."""
+        return logits.sigmoid()
+
+    @abstractmethod
+    def forward(self, logits: Tensor, labels: Tensor, num_foreground: Tensor) -> Tensor:
+        """Scalar loss of logits (N, R, K) or (N, R, K + 1) with labels (N, R)."""
+
+
+class BoxLoss(Loss):
+    """Judges the boxes of the foreground anchors.
+
+    `compares` says of what: the four deltas, or xyxy boxes in pixels decoded from them.
+    """
+
+    compares: ClassVar[Literal["deltas", "boxes"]] = "boxes"
+
+    @abstractmethod
+    def forward(
+        self, predicted: Tensor, target: Tensor, foreground: Tensor, num_foreground: Tensor
+    ) -> Tensor:
+        """Scalar loss of two (N, R, 4) tensors where `foreground` (N, R) is true.
+
+        Elsewhere `target` is some harmless value of the same kind (the anchor itself).
+        """
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """Half precision to float32; float32 and float64 as they are (float64 is for gradcheck)."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def one_vs_all(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What every sigmoid loss starts from: logits, targets and the mask of the anchors that count.
+
+    Returns logits (N, R, K) in full precision with 0 at ignored anchors, bool targets (N, R, K),
+    bool valid (N, R, 1). Background (K) is the target of no class, so its row of targets is all
+    false.
+    """
+    valid = (labels != IGNORED)[..., None]
+    targets = labels[..., None] == torch.arange(logits.shape[-1], device=labels.device)
+    return torch.where(valid, full_precision(logits), 0.0), targets, valid
