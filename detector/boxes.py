@@ -1,0 +1,59 @@
+"""Boxes and deltas. A box is xyxy in pixels; deltas (dx, dy, dw, dh) tell a box relative to its
+anchor: the shift of the center in anchor sizes and the log of the ratio of sizes (R-CNN, appendix
+C), with no further scaling."""
+
+import math
+
+import torch
+from torch import Tensor
+
+MAX_LOG_SCALE = math.log(
+    1000 / 16
+)  # a 16 px anchor may grow to 1000 px; keeps exp() finite early on
+
+
+def area(boxes: Tensor) -> Tensor:
+    """Areas (...) of boxes (..., 4)."""
+    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+
+
+def center_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Centers (..., 2) and sizes (..., 2), width first, of boxes (..., 4)."""
+    size = boxes[..., 2:] - boxes[..., :2]
+    return boxes[..., :2] + 0.5 * size, size
+
+
+def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
+    """Deltas (..., 4) that lead from anchors (..., 4) to boxes (..., 4). Both need positive width
+    and height."""
+    center, size = center_size(boxes)
+    anchor_center, anchor_size = center_size(anchors)
+    return torch.cat(
+        [(center - anchor_center) / anchor_size, torch.log(size / anchor_size)], dim=-1
+    )
+
+
+def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
+    """Boxes (..., 4) that deltas (..., 4) make of anchors (..., 4); undoes `encode`.
+
+    Always in float32 or better: in bfloat16 coordinates are off by up to 15 px.
+    """
+    deltas = deltas.to(torch.promote_types(deltas.dtype, torch.float32))
+    anchor_center, anchor_size = center_size(anchors)
+    center = deltas[..., :2] * anchor_size + anchor_center
+    half = 0.5 * deltas[..., 2:].clamp(max=MAX_LOG_SCALE).exp() * anchor_size
+    return torch.cat([center - half, center + half], dim=-1)
+
+
+def pairwise_intersection(a: Tensor, b: Tensor) -> Tensor:
+    """Areas (..., A, B) that boxes a (..., A, 4) share with boxes b (B, 4) or (..., B, 4)."""
+    a, b = a[..., :, None, :], b[..., None, :, :]
+    width = torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])
+    height = torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])
+    return width.clamp(min=0) * height.clamp(min=0)
+
+
+def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
+    """Boxes (N, D, 4) cut to images of `sizes` (N, 2), height first."""
+    limit = sizes.flip(-1).repeat(1, 2)[:, None].to(boxes.dtype)
+    return torch.minimum(boxes.clamp(min=0), limit)

@@ -1,0 +1,74 @@
+"""Criterion: match, normalize once, ask the losses."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from detector.boxes import decode, encode
+from detector.matching import match
+from detector.retinanet import Predictions
+from losses import BoxLoss, ClassificationLoss
+
+
+def joint_count(foreground: Tensor) -> Tensor:
+    """max(1, foreground anchors summed over ranks) / world size.
+
+    DistributedDataParallel averages gradients over ranks, so dividing by this on every rank gives
+    the gradient of one process on the joint batch. Clamping before the division matters: the mean
+    of few foreground anchors over many ranks is below 1.
+    """
+    count = foreground.sum().float()
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(count)
+        return count.clamp(min=1) / dist.get_world_size()
+    return count.clamp(min=1)
+
+
+class Criterion(nn.Module):
+    """Predictions and objects -> the named losses of a batch.
+
+    The only normalizer is `num_foreground`, shared by all losses that do not bring one of their own
+    (GHM). Everything is in float32, whatever autocast says.
+
+    Args:
+        class_loss, box_loss: the swappable parts.
+        num_classes: K.
+        foreground, background, force: see `match`; a null `foreground` means 0.5.
+    """
+
+    def __init__(
+        self,
+        class_loss: ClassificationLoss,
+        box_loss: BoxLoss,
+        num_classes: int,
+        foreground: float | None = None,
+        background: float = 0.4,
+        force: bool = True,
+    ) -> None:
+        super().__init__()
+        self.class_loss, self.box_loss = class_loss, box_loss
+        self.num_classes = num_classes
+        self.thresholds = (0.5 if foreground is None else foreground, background, force)
+
+    def forward(
+        self, predictions: Predictions, batch: dict[str, Tensor]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """The weighted losses "class" and "box", whose sum is minimized, and `num_foreground`."""
+        anchors = predictions.anchors
+        labels, boxes = match(anchors, batch, self.num_classes, *self.thresholds)
+        foreground = (labels >= 0) & (labels < self.num_classes)
+        num_foreground = joint_count(foreground)
+        with torch.autocast(anchors.device.type, enabled=False):
+            logits, predicted = predictions.logits.float(), predictions.deltas.float()
+            if self.box_loss.compares == "deltas":
+                target = encode(boxes, anchors)
+            else:
+                # far-off deltas of other anchors would overflow where nobody looks
+                predicted = decode(torch.where(foreground[..., None], predicted, 0.0), anchors)
+                target = boxes
+            box = self.box_loss(predicted, target, foreground, num_foreground)
+            classes = self.class_loss(logits, labels, num_foreground)
+        return {
+            "class": self.class_loss.weight * classes,
+            "box": self.box_loss.weight * box,
+        }, num_foreground

@@ -1,0 +1,106 @@
+"""RetinaNet: images -> what every anchor says. Knows nothing of losses but how their logits
+start."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
+
+from detector.anchors import AnchorGenerator
+from detector.backbone import Backbone, group_norm
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB in [0, 1]
+
+
+class Predictions(NamedTuple):
+    """What every anchor says, all levels concatenated, before suppression.
+
+    logits (N, R, K or K + 1) · deltas (N, R, 4) · anchors (R, 4) xyxy pixels · level_sizes: anchors
+    of each level.
+    """
+
+    logits: Tensor
+    deltas: Tensor
+    anchors: Tensor
+    level_sizes: Sequence[int]
+
+
+class Head(nn.Module):
+    """A small convolutional net shared by all levels: (N, C, H, W) -> (N, H * W * A, outputs)."""
+
+    def __init__(
+        self, channels: int, convs: int, per_cell: int, outputs: int, norm: str = "none"
+    ) -> None:
+        super().__init__()
+        norm_layer = group_norm if norm == "group" else None
+        self.conv = nn.Sequential(
+            *[Conv2dNormActivation(channels, channels, norm_layer=norm_layer) for _ in range(convs)]
+        )
+        self.output = nn.Conv2d(channels, per_cell * outputs, kernel_size=3, padding=1)
+        self.outputs = outputs
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.output(self.conv(x))
+        # channels are anchors x outputs, so channels last is already the wanted order
+        return x.permute(0, 2, 3, 1).reshape(x.shape[0], -1, self.outputs)
+
+
+class RetinaNet(nn.Module):
+    """ResNet-FPN with a class head and a box head (Lin et al., "Focal Loss for Dense Object
+    Detection", ICCV 2017, section 4).
+
+    Args:
+        backbone: images -> five levels of `backbone.channels` channels.
+        anchors: generator for these five levels.
+        initial_bias: (K,) or (K + 1,), what the logits of an untrained net are; see
+            `ClassificationLoss.initial_bias`.
+        convs: hidden convolutions of each head.
+        head_norm: "none", or "group" for GroupNorm in the heads (torchvision's v2).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        anchors: AnchorGenerator,
+        initial_bias: Tensor,
+        convs: int = 4,
+        head_norm: str = "none",
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.anchors = anchors
+        cells, channels = anchors.per_cell, backbone.channels
+        self.class_head = Head(channels, convs, cells, len(initial_bias), head_norm)
+        self.box_head = Head(channels, convs, cells, 4, head_norm)
+        with torch.no_grad():
+            self.class_head.output.bias.copy_(initial_bias.repeat(cells))  # type: ignore[union-attr]
+        for name, value in (("mean", MEAN), ("std", STD)):
+            self.register_buffer(name, torch.tensor(value).view(1, 3, 1, 1), persistent=False)
+
+    def normalize(self, images: Tensor, sizes: Tensor) -> Tensor:
+        """uint8 images (N, 3, H, W) -> normalized floats, 0 outside of the content of `sizes` (N,
+        2), height first."""
+        x = (images.to(self.mean.dtype) / 255 - self.mean) / self.std
+        rows = torch.arange(x.shape[2], device=x.device) < sizes[:, :1]
+        columns = torch.arange(x.shape[3], device=x.device) < sizes[:, 1:]
+        return torch.where((rows[:, :, None] & columns[:, None, :])[:, None], x, 0.0)
+
+    def forward(self, images: Tensor, sizes: Tensor) -> Predictions:
+        """Predictions of uint8 images (N, 3, H, W), RGB, whose content of `sizes` (N, 2) sits at
+        the top left."""
+        features = self.backbone(self.normalize(images, sizes))
+        logits = [self.class_head(feature) for feature in features]
+        deltas = [self.box_head(feature) for feature in features]
+        anchors = self.anchors(images.shape[-2:], [feature.shape[-2:] for feature in features])
+        level_sizes = [level.shape[1] for level in logits]
+        return Predictions(torch.cat(logits, 1), torch.cat(deltas, 1), anchors, level_sizes)

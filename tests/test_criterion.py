@@ -1,0 +1,163 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import retinanet_resnet50_fpn
+from torchvision.models.detection.retinanet import RetinaNetHead
+
+from detector.criterion import Criterion
+from detector.retinanet import Predictions
+from losses import (
+    BoxLoss,
+    ClassificationLoss,
+    FocalLoss,
+    GIoULoss,
+    SigmoidCrossEntropy,
+    SmoothL1Loss,
+)
+
+K = 4
+
+
+def scene(
+    images: int = 2, objects: int = 5, seed: int = 0
+) -> tuple[Predictions, dict[str, Tensor]]:
+    """Random predictions of 300 anchors, and objects in rows that are followed by as many of
+    padding."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def boxes(*shape: int) -> Tensor:
+        corner = torch.rand(*shape, 2, generator=generator) * 100
+        return torch.cat([corner, corner + 5 + 60 * torch.rand(*shape, 2, generator=generator)], -1)
+
+    logits = torch.randn(images, 300, K, generator=generator) - 2
+    deltas = torch.randn(images, 300, 4, generator=generator) * 0.3
+    predictions = Predictions(logits.requires_grad_(), deltas.requires_grad_(), boxes(300), [300])
+    valid = torch.arange(2 * objects).expand(images, -1) < objects
+    batch = {
+        "boxes": torch.where(valid[..., None], boxes(images, 2 * objects), 0.0),
+        "labels": torch.randint(0, K, (images, 2 * objects), generator=generator) * valid,
+        "ignore": torch.zeros(images, 2 * objects, dtype=torch.bool),
+        "valid": valid,
+    }
+    return predictions, batch
+
+
+def total(criterion: Criterion, predictions: Predictions, batch: dict[str, Tensor]) -> Tensor:
+    return torch.stack(list(criterion(predictions, batch)[0].values())).sum()
+
+
+def torchvision_losses(
+    predictions: Predictions, batch: dict[str, Tensor], box: str
+) -> dict[str, Tensor]:
+    model = retinanet_resnet50_fpn(weights=None, weights_backbone=None, num_classes=K)
+    head: RetinaNetHead = model.head
+    head.regression_head._loss_type = box
+    targets = [
+        {"boxes": boxes[valid], "labels": labels[valid]}
+        for boxes, labels, valid in zip(batch["boxes"], batch["labels"], batch["valid"], strict=True)
+    ]
+    outputs = {"cls_logits": predictions.logits, "bbox_regression": predictions.deltas}
+    return model.compute_loss(targets, outputs, [predictions.anchors] * len(targets))
+
+
+@pytest.mark.parametrize(("loss", "name"), [(SmoothL1Loss(beta=0.0), "l1"), (GIoULoss(), "giou")])
+@pytest.mark.parametrize("seed", range(4))
+def test_one_image_equals_torchvision(loss: BoxLoss, name: str, seed: int) -> None:
+    predictions, batch = scene(images=1, seed=seed)
+    expected = torchvision_losses(predictions, batch, name)
+    found, num_foreground = Criterion(FocalLoss(), loss, K)(predictions, batch)
+    assert num_foreground >= 5
+    torch.testing.assert_close(found["class"], expected["classification"], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(found["box"], expected["bbox_regression"], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("box_loss", [SmoothL1Loss(), GIoULoss()], ids=repr)
+@pytest.mark.parametrize("class_loss", [FocalLoss(), SigmoidCrossEntropy()], ids=repr)
+def test_doubling_the_batch_keeps_the_loss(
+    class_loss: ClassificationLoss, box_loss: BoxLoss
+) -> None:
+    predictions, batch = scene()
+    criterion = Criterion(class_loss, box_loss, K)
+    doubled = predictions._replace(
+        logits=predictions.logits.repeat(2, 1, 1), deltas=predictions.deltas.repeat(2, 1, 1)
+    )
+    twice = {name: torch.cat([value, value]) for name, value in batch.items()}
+    torch.testing.assert_close(
+        total(criterion, doubled, twice), total(criterion, predictions, batch)
+    )
+
+
+@pytest.mark.parametrize("box_loss", [SmoothL1Loss(), GIoULoss()], ids=repr)
+def test_no_objects_at_all(box_loss: BoxLoss) -> None:
+    predictions, batch = scene()
+    batch = batch | {"valid": torch.zeros_like(batch["valid"])}
+    losses, num_foreground = Criterion(FocalLoss(), box_loss, K)(predictions, batch)
+    (losses["class"] + losses["box"]).backward()
+    assert num_foreground == 1  # never a division by zero
+    assert losses["box"] == 0
+    assert losses["class"] > 0
+    assert predictions.deltas.grad is not None
+    assert (predictions.deltas.grad == 0).all()
+    assert predictions.logits.grad is not None
+    assert predictions.logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("box_loss", [SmoothL1Loss(), GIoULoss()], ids=repr)
+def test_ignored_anchors_and_other_boxes_change_nothing(box_loss: BoxLoss) -> None:
+    predictions, batch = scene()
+    batch["ignore"][:, 0] = True
+    criterion = Criterion(FocalLoss(), box_loss, K)
+    from detector.matching import match
+
+    labels, _ = match(predictions.anchors, batch, K)
+    ignored, foreground = labels == -1, (labels >= 0) & (labels < K)
+    assert ignored.any()
+    wild = predictions._replace(
+        logits=torch.where(ignored[..., None], 1e30, predictions.logits),
+        deltas=torch.where(foreground[..., None], predictions.deltas, 1e30),
+    )
+    value = total(criterion, wild, batch)
+    assert value == total(criterion, predictions, batch)
+    value.backward()
+    assert predictions.logits.grad is not None
+    assert (predictions.logits.grad[ignored] == 0).all()
+    assert predictions.deltas.grad is not None
+    assert predictions.deltas.grad.isfinite().all()
+
+
+def test_weight_is_applied_once() -> None:
+    predictions, batch = scene()
+    plain, _ = Criterion(FocalLoss(), GIoULoss(), K)(predictions, batch)
+    heavy, _ = Criterion(FocalLoss(weight=2.0), GIoULoss(weight=3.0), K)(predictions, batch)
+    torch.testing.assert_close(heavy["class"], 2 * plain["class"])
+    torch.testing.assert_close(heavy["box"], 3 * plain["box"])
+
+
+@pytest.mark.parametrize("box_loss", [SmoothL1Loss(), GIoULoss()], ids=repr)
+def test_autocast_changes_nothing(box_loss: BoxLoss) -> None:
+    predictions, batch = scene()
+    criterion = Criterion(FocalLoss(), box_loss, K)
+    expected = total(criterion, predictions, batch)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(total(criterion, predictions, batch), expected)
+
+
+def test_first_value_of_focal_loss_with_the_prior() -> None:
+    # background only, p = 0.01 everywhere: 0.75 * 0.01^2 * -ln 0.99 for each of 2 * 300 * K logits
+    predictions, batch = scene()
+    bias = FocalLoss().initial_bias(K, 0.01)
+    predictions = predictions._replace(logits=bias.expand(2, 300, K))
+    batch = batch | {"valid": torch.zeros_like(batch["valid"])}
+    losses, _ = Criterion(FocalLoss(), SmoothL1Loss(), K)(predictions, batch)
+    assert losses["class"].item() == pytest.approx(2 * 300 * K * 0.75 * 1e-4 * -math.log(0.99))
+
+
+def test_losses_are_modules_whose_state_is_found() -> None:
+    class Counting(FocalLoss):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(()))
+
+    assert list(Criterion(Counting(), nn.Identity(), K).state_dict()) == ["class_loss.seen"]  # type: ignore[arg-type]

@@ -1,0 +1,105 @@
+import torch
+from torch import Tensor
+from torchvision.models.detection._utils import Matcher
+from torchvision.ops import box_iou
+
+from detector.matching import match
+
+K = 3
+
+
+def batch_of(
+    boxes: list[list[float]], labels: list[int], ignore: list[bool] | None = None
+) -> dict[str, Tensor]:
+    """One image whose objects are followed by two rows of padding."""
+    rows = len(boxes) + 2
+    batch = {
+        "boxes": torch.zeros(1, rows, 4),
+        "labels": torch.zeros(1, rows, dtype=torch.int64),
+        "ignore": torch.zeros(1, rows, dtype=torch.bool),
+        "valid": torch.zeros(1, rows, dtype=torch.bool),
+    }
+    for k, (box, label) in enumerate(zip(boxes, labels, strict=True)):
+        batch["boxes"][0, k] = torch.tensor(box)
+        batch["labels"][0, k] = label
+        batch["valid"][0, k] = True
+        batch["ignore"][0, k] = bool(ignore and ignore[k])
+    return batch
+
+
+# next to the object (0, 0, 10, 10) these have IoU 1, 0.5, 0.45, 0.3 and 0
+ANCHORS = torch.tensor(
+    [[0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 4.5], [0, 0, 10, 3], [50, 50, 60, 60]],
+    dtype=torch.float32,
+)
+OBJECT = [0.0, 0.0, 10.0, 10.0]
+
+
+def test_thresholds_make_foreground_ignored_and_background() -> None:
+    labels, boxes = match(ANCHORS, batch_of([OBJECT], [2]), K)
+    assert labels.tolist() == [[2, 2, -1, K, K]]
+    assert boxes[0, :2].tolist() == [OBJECT, OBJECT]
+    assert torch.equal(boxes[0, 2:], ANCHORS[2:])  # the anchor itself: harmless to encode
+
+
+def test_force_takes_the_best_anchors_with_ties() -> None:
+    small = [0.0, 0.0, 10.0, 2.0]  # IoU 0.2, 0.4, 2 / 4.5, 2 / 3, 0
+    twins = torch.cat([ANCHORS[:1], ANCHORS[:1], ANCHORS[4:]])
+    labels, _ = match(twins, batch_of([small], [1]), K)
+    assert labels.tolist() == [[1, 1, K]]
+    assert match(twins, batch_of([small], [1]), K, force=False)[0].tolist() == [[K, K, K]]
+
+
+def test_an_object_that_touches_no_anchor_forces_none() -> None:
+    labels, _ = match(ANCHORS, batch_of([[100.0, 100.0, 110.0, 110.0]], [0]), K)
+    assert labels.tolist() == [[K] * 5]
+
+
+def test_zero_area_objects_match_nothing() -> None:
+    labels, boxes = match(ANCHORS, batch_of([[5.0, 5.0, 5.0, 5.0]], [0]), K)
+    assert labels.tolist() == [[K] * 5]
+    assert torch.equal(boxes[0], ANCHORS)
+
+
+def test_padding_rows_do_nothing_even_with_boxes_in_them() -> None:
+    batch = batch_of([OBJECT], [2])
+    batch["boxes"][0, 1] = torch.tensor([50.0, 50.0, 60.0, 60.0])
+    assert match(ANCHORS, batch, K)[0].tolist() == [[2, 2, -1, K, K]]
+
+
+def test_background_mostly_inside_an_ignore_region_is_ignored_but_foreground_never() -> None:
+    region = [[-5.0, -5.0, 70.0, 70.0]]
+    labels, _ = match(ANCHORS, batch_of([OBJECT, *region], [2, 0], [False, True]), K)
+    assert labels.tolist() == [[2, 2, -1, -1, -1]]
+    half = [[50.0, 50.0, 55.0, 60.0]]  # covers exactly half of the last anchor: not more than half
+    labels, _ = match(ANCHORS, batch_of([OBJECT, *half], [2, 0], [False, True]), K)
+    assert labels.tolist() == [[2, 2, -1, K, K]]
+
+
+def test_an_ignore_region_wins_and_forces_no_anchor() -> None:
+    labels, _ = match(ANCHORS, batch_of([[50.0, 50.0, 60.0, 60.0]], [1], [True]), K)
+    assert labels.tolist() == [[K, K, K, K, -1]]
+
+
+def test_no_objects_at_all() -> None:
+    labels, boxes = match(ANCHORS, batch_of([], []), K)
+    assert labels.tolist() == [[K] * 5]
+    assert torch.equal(boxes[0], ANCHORS)
+
+
+def test_against_torchvision_on_random_boxes() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        corner = torch.rand(200, 2, generator=generator) * 60
+        anchors = torch.cat([corner, corner + 4 + 40 * torch.rand(200, 2, generator=generator)], 1)
+        corner = torch.rand(9, 2, generator=generator) * 60
+        objects = torch.cat([corner, corner + 4 + 40 * torch.rand(9, 2, generator=generator)], 1)
+        names = torch.randint(0, K, (9,), generator=generator)
+        index = Matcher(0.5, 0.4, allow_low_quality_matches=True)(box_iou(objects, anchors))
+        expected = torch.where(
+            index >= 0, names[index.clamp(min=0)], torch.where(index == -1, K, -1)
+        )
+        labels, boxes = match(anchors, batch_of(objects.tolist(), names.tolist()), K)
+        assert torch.equal(labels[0], expected)
+        own = torch.where((index >= 0)[:, None], objects[index.clamp(min=0)], anchors)
+        torch.testing.assert_close(boxes[0], own)
