@@ -1,0 +1,98 @@
+"""Which images make up which batch, as a function of (seed, epoch) and of nothing else."""
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import numpy as np
+import torch.distributed
+from torch.utils.data import Sampler
+
+from data.transforms import InputSize, Shape
+
+Key: TypeAlias = tuple[int, int, Shape]  # index of the image, epoch, shape it is placed within
+
+
+def _position() -> tuple[int, int]:
+    """Rank and number of ranks, (0, 1) outside of distributed training."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+class Batches(Sampler[list[Key]]):
+    """Lists of keys, one list per batch; a whole batch has one shape.
+
+    All ranks together see at every step the batch that one process with `batch_size` times as many
+    images would see, and each has the same number of batches (a forward pass of DDP waits for the
+    others even in validation). With `shuffle` (training) what is left over at the end is dropped,
+    another part of the data in every epoch, unless the images of one orientation do not fill a
+    single batch: they make a small one. Without it every image comes once, in order within its
+    orientation. An image is repeated only where the last step has fewer images than ranks.
+    """
+
+    def __init__(
+        self,
+        sizes: np.ndarray,
+        input_size: InputSize,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        shuffle: bool = False,
+        epoch: int = 0,
+        position: tuple[int, int] | None = None,
+    ) -> None:
+        """`sizes` int (M, 2), the images' heights and widths; `position` is the rank and the number
+        of ranks, those of torch.distributed unless given."""
+        self.sizes, self.input_size, self.seed, self.shuffle = sizes, input_size, seed, shuffle
+        self.epoch = epoch
+        self.rank, self.world = _position() if position is None else position
+        self.joint = batch_size * self.world
+        self.portrait = (sizes[:, 0] > sizes[:, 1]) & input_size.by_orientation
+
+    @property
+    def sampler(self) -> "Batches":
+        """Itself: Lightning looks here for something with `set_epoch`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def _left_over(self, count: int) -> bool:
+        """Whether `count` images of one orientation end in a batch that is not full."""
+        return count % self.joint > 0 and not (self.shuffle and count > self.joint)
+
+    def __len__(self) -> int:
+        counts = np.bincount(self.portrait, minlength=2).tolist()
+        return sum(count // self.joint + self._left_over(count) for count in counts)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return self._keys(self.epoch)  # the epoch of now, not that of the first batch's reading
+
+    def _keys(self, epoch: int) -> Iterator[list[Key]]:
+        for number, indices in enumerate(self._joint_batches(epoch)):
+            short = None
+            if self.shuffle and len(self.input_size.shorts) > 1:
+                # A fourth number, so that no augmentation (seed, epoch, index) draws the same.
+                generator = np.random.default_rng((self.seed, epoch, number, 1))
+                short = int(generator.choice(self.input_size.shorts))
+            height, width = self.sizes[indices[0]].tolist()
+            shape = self.input_size.shape_for(height, width, short)
+            if len(indices) < self.world:
+                indices = (indices * self.world)[: self.world]
+            yield [(index, epoch, shape) for index in indices[self.rank :: self.world]]
+
+    def _joint_batches(self, epoch: int) -> Iterator[list[int]]:
+        order = np.arange(len(self.sizes))
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, epoch)).permutation(order)
+        waiting: tuple[list[int], list[int]] = ([], [])
+        for index in order.tolist():
+            group = waiting[int(self.portrait[index])]
+            group.append(index)
+            if len(group) == self.joint:
+                yield list(group)
+                group.clear()
+        counts = np.bincount(self.portrait, minlength=2).tolist()
+        for group, count in zip(waiting, counts, strict=True):
+            if self._left_over(count):
+                yield group

@@ -1,0 +1,198 @@
+"""One split of a data set: the arrays that training reads, made from COCO content and checked."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data import DataError
+from data.coco import Content, class_ids
+
+FEW = 20  # classes that a report lists one by one
+
+
+@dataclass(frozen=True)
+class Split:
+    """M images and their A boxes, sorted by image, in flat arrays (a million small objects would
+    be copied into every worker). `rows(index)` are the boxes of one image.
+
+    paths: M files · image_ids int64 (M,) · sizes int64 (M, 2) height, width · boxes float32 (A, 4)
+    xyxy, pixels of the file, inside the image and with an area · labels int64 (A,) ·
+    ignore bool (A,) crowd or difficult · identities int64 (A,), -1 none, or None where the data
+    has no `track_id` · starts int64 (M + 1,) · dropped: reason -> boxes not taken over ·
+    clipped: boxes that reached over the border by more than a pixel.
+    """
+
+    paths: list[str]
+    image_ids: np.ndarray
+    sizes: np.ndarray
+    boxes: np.ndarray
+    labels: np.ndarray
+    ignore: np.ndarray
+    identities: np.ndarray | None
+    starts: np.ndarray
+    dropped: dict[str, int]
+    clipped: int
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def rows(self, index: int) -> slice:
+        return slice(int(self.starts[index]), int(self.starts[index + 1]))
+
+    def report(self, name: str, classes: Sequence[str]) -> list[str]:
+        """What is in it and what was left out, as two or three short lines."""
+        counts = np.bincount(self.labels[~self.ignore], minlength=len(classes))
+        empty = int((np.diff(self.starts) == 0).sum())
+        lines = [
+            f"{name}: {len(self)} images ({empty} without boxes), {counts.sum()} objects, "
+            f"{self.ignore.sum()} crowd or difficult"
+        ]
+        most = np.argsort(-counts, kind="stable")
+        parts = [f"{classes[label]} {counts[label]}" for label in most]
+        if len(parts) > FEW:
+            parts = [*parts[: FEW // 2], "...", *parts[-FEW // 2 :]]
+        lines.append(f"{name}: {', '.join(parts)}")
+        notes = [f"{count} {reason}" for reason, count in self.dropped.items() if count]
+        if notes or self.clipped:
+            notes = [f"dropped {', '.join(notes)}"] if notes else []
+            notes += [f"clipped {self.clipped} at the border"] if self.clipped else []
+            lines.append(f"{name}: boxes {'; '.join(notes)}")
+        return lines
+
+
+def to_split(content: Content, folder: Path, classes: Sequence[str], where: object) -> Split:
+    """Checks everything that training relies on. `folder` is what the file names are relative to,
+    `where` names the annotations in errors. Classes that are not in `classes` are left out."""
+    images, annotations = content["images"], content["annotations"]
+    if not images:
+        raise DataError(f"{where} has no images")
+    ids = class_ids(content, where)
+    label_of = dict.fromkeys(ids.values(), -1)
+    label_of |= {ids[name]: label for label, name in enumerate(classes) if name in ids}
+    index_of = {image["id"]: index for index, image in enumerate(images)}
+    for row in annotations:
+        for key, known in (("image_id", index_of), ("category_id", label_of)):
+            if row[key] not in known:
+                name = f"annotation {row.get('id', '(without id)')}"
+                raise DataError(f"{where}: {name} has {key} {row[key]}, which is not in the file")
+    paths = [os.path.join(folder, image["file_name"]) for image in images]
+    check_files(paths)
+    sizes = _sizes(images, paths)
+    order = np.argsort([index_of[row["image_id"]] for row in annotations], kind="stable")
+    annotations = [annotations[position] for position in order.tolist()]
+    image = np.array([index_of[row["image_id"]] for row in annotations], np.int64)
+    labels = np.array([label_of[row["category_id"]] for row in annotations], np.int64)
+    ignore = np.array([bool(row.get("iscrowd") or row.get("difficult")) for row in annotations], bool)
+    raw = _boxes(annotations, where)
+    boxes, kept, dropped = _clean(raw, labels, sizes[image])
+    counts = np.bincount(image[kept], minlength=len(images))
+    return Split(
+        paths=paths,
+        image_ids=np.array([image["id"] for image in images], np.int64),
+        sizes=sizes,
+        boxes=boxes[kept],
+        labels=labels[kept],
+        ignore=ignore[kept],
+        identities=_identities(annotations, kept, where),
+        starts=np.concatenate([[0], np.cumsum(counts)]),
+        dropped=dropped,
+        clipped=int((abs(raw - boxes)[kept] > 1).any(axis=1).sum()),
+    )
+
+
+def check_files(paths: Sequence[str]) -> None:
+    """Raises DataError where files are missing; lists every folder once instead of asking for each
+    file, which takes minutes on a network drive."""
+    folders: dict[str, set[str]] = {}
+    missing = []
+    for path in paths:
+        folder, name = os.path.split(path)
+        if folder not in folders:
+            try:
+                with os.scandir(folder) as entries:
+                    folders[folder] = {entry.name for entry in entries}
+            except OSError:
+                raise DataError(
+                    f"the image folder {folder} is missing (see data.root and data.images)"
+                ) from None
+        if name not in folders[folder]:
+            missing.append(path)
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(paths)} images are missing, the first: {missing[0]} "
+            "(see data.root and data.images)"
+        )
+
+
+def _sizes(images: list[dict[str, Any]], paths: list[str]) -> np.ndarray:
+    """int64 (M, 2) height, width; from the image file where the annotations do not say."""
+    sizes = np.zeros((len(images), 2), np.int64)
+    for index, image in enumerate(images):
+        size = image.get("height"), image.get("width")
+        said = all(type(side) is int and side > 0 for side in size)
+        sizes[index] = size if said else header_size(paths[index])
+    return sizes
+
+
+def header_size(path: str) -> tuple[int, int]:
+    """Height and width from the first bytes of an image file."""
+    from PIL import Image  # OpenCV can only decode the whole
+
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except OSError:
+        raise DataError(f"cannot decode the image {path}: replace it or drop it") from None
+
+
+def _boxes(annotations: list[dict[str, Any]], where: object) -> np.ndarray:
+    """float64 (A, 4) xywh -> xyxy."""
+    rows = [row["bbox"] for row in annotations]
+    for row in annotations:
+        bbox = row["bbox"]
+        if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
+            name = f"annotation {row.get('id', '(without id)')}"
+            raise DataError(f"{where}: {name} needs a bbox [x, y, width, height], not {bbox}")
+    boxes = np.array(rows, np.float64).reshape(-1, 4)
+    with np.errstate(invalid="ignore"):  # inf - inf
+        return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+def _clean(
+    boxes: np.ndarray, labels: np.ndarray, sizes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    """Boxes (A, 4) clipped to their images (`sizes` (A, 2) height, width), which rows to keep, and
+    how many were dropped for which reason."""
+    finite = np.isfinite(boxes).all(axis=1)
+    solid = finite & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    clipped = np.clip(np.where(finite[:, None], boxes, 0), 0, sizes[:, [1, 0, 1, 0]])
+    clipped = clipped.astype(np.float32)  # rounding may take the last bit of an area
+    inside = (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+    wanted = labels >= 0
+    reasons = {
+        "of other classes": ~wanted,
+        "not finite": wanted & ~finite,
+        "without area": wanted & finite & ~solid,
+        "off the image": wanted & solid & ~inside,
+    }
+    return clipped, wanted & solid & inside, {k: int(v.sum()) for k, v in reasons.items()}
+
+
+def _identities(
+    annotations: list[dict[str, Any]], kept: np.ndarray, where: object
+) -> np.ndarray | None:
+    tracks = [row.get("track_id") for row in annotations]
+    if all(track is None for track in tracks):
+        return None
+    for track in tracks:
+        if track is not None and type(track) is not int:
+            raise DataError(f"{where}: the track_id {track!r} is not a whole number")
+    return np.array([-1 if track is None else track for track in tracks], np.int64)[kept]

@@ -1,0 +1,197 @@
+"""From detections to figures: result rows, the gathering of all ranks, COCO average precision.
+
+pycocotools defines the numbers. `_checked` is what any other metric of the same rows starts from.
+"""
+
+import contextlib
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+if TYPE_CHECKING:
+    from detector.postprocess import Detections
+
+Row = dict[str, Any]  # one detection as COCO writes it: image_id, category_id, bbox xywh, score
+
+AREAS = {"s": 1, "m": 2, "l": 3}  # objects to 32², to 96² and above, in pixels; 0 is all of them
+
+
+class Figures(NamedTuple):
+    """`summary`: AP, AP50, AP75, then (full) APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl, each
+    0 to 1. `per_class`: class name -> AP, AP50 and objects, the number of those that are not
+    crowds. A figure over no objects is nan."""
+
+    summary: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+
+    def plain(self) -> dict[str, Any]:
+        """The same for a JSON file, which knows no nan: None in its place."""
+        return json.loads(json.dumps(self._asdict()), parse_constant=lambda _: None)
+
+
+def to_results(
+    detections: "Detections",
+    image_ids: torch.Tensor | Sequence[int],
+    category_ids: Sequence[int],
+    file_names: Mapping[int, str] | None = None,
+) -> list[Row]:
+    """COCO result rows of one batch, image by image, with plain numbers and original ids.
+
+    `category_ids[label]` is the data set's id of that label; padding (label -1) gives no row. With
+    `file_names` (image id -> name) every row also has a `file_name`.
+    """
+    # One tensor, so that a GPU is waited for once. float32 holds every label, but not every id.
+    packed = (detections.boxes, detections.scores[..., None], detections.labels[..., None])
+    table = torch.cat([part.float() for part in packed], dim=-1).cpu().numpy().astype(float)
+    ids = image_ids.tolist() if isinstance(image_ids, torch.Tensor) else map(int, image_ids)
+    rows = []
+    for image_id, found in zip(ids, table, strict=True):
+        for left, top, right, bottom, score, label in found[found[:, 5] >= 0].tolist():
+            bbox = [left, top, right - left, bottom - top]
+            category = int(category_ids[int(label)])
+            row = {"image_id": image_id, "category_id": category, "bbox": bbox, "score": score}
+            rows.append(row if file_names is None else {**row, "file_name": file_names[image_id]})
+    return rows
+
+
+def by_image(rows: Iterable[Row], image_ids: Iterable[int]) -> dict[int, list[Row]]:
+    """The rows of every one of `image_ids`, also of those where nothing was found."""
+    groups: dict[int, list[Row]] = {int(image_id): [] for image_id in image_ids}
+    for row in rows:
+        groups[row["image_id"]].append(row)
+    return groups
+
+
+def gather(rows: dict[int, list[Row]]) -> dict[int, list[Row]] | None:
+    """The rows of all ranks by image id, on rank 0; None on the others. Every rank must call it.
+
+    Each image counts once, although a distributed sampler repeats some to fill the last batch.
+    The ids are sorted: what is written from them does not depend on the number of ranks.
+    """
+    parts: list[Any] = [rows]
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        first = torch.distributed.get_rank() == 0
+        parts = [None] * torch.distributed.get_world_size()
+        torch.distributed.gather_object(rows, parts if first else None, dst=0)
+        if not first:
+            return None
+    joined = {image_id: found for part in parts for image_id, found in part.items()}
+    return dict(sorted(joined.items()))
+
+
+def _refuse(what: str, unknown: Collection[int]) -> None:
+    if unknown:
+        more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+        raise ValueError(f"{what} {min(unknown)}{more}, which the ground truth does not have")
+
+
+def _checked(
+    ground_truth: Mapping[str, Any], results: Sequence[Row], image_ids: Iterable[int] | None
+) -> tuple[COCO, COCO]:
+    """Objects and detections of `image_ids`, indexed; copies, since COCOeval writes into them."""
+    known = {image["id"] for image in ground_truth["images"]}
+    chosen = known if image_ids is None else {int(image_id) for image_id in image_ids}
+    categories = {category["id"] for category in ground_truth["categories"]}
+    _refuse("asked to evaluate image", chosen - known)
+    _refuse("results for image", {row["image_id"] for row in results} - known)
+    _refuse("results for category", {row["category_id"] for row in results} - categories)
+    numbers = np.array([[*row["bbox"], row["score"]] for row in results], float)
+    for index in np.flatnonzero(~np.isfinite(numbers.reshape(-1, 5)).all(axis=1))[:1]:
+        raise ValueError(f"a detection is not finite, have the weights diverged? {results[index]}")
+
+    def indexed(rows: Iterable[Row], *fields: str) -> COCO:
+        part, keep = COCO(), ("image_id", "category_id", "bbox", *fields)
+        part.dataset = {name: [{"id": key} for key in sorted(ids)] for name, ids in index.items()}
+        rows = (row for row in rows if row["image_id"] in chosen)
+        part.dataset["annotations"] = [
+            {"id": number, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
+            | {field: row[field] for field in keep if row.get(field) is not None}
+            for number, row in enumerate(rows, start=1)  # a match with an id 0 would count as none
+        ]
+        part.createIndex()
+        return part
+
+    index = {"images": chosen, "categories": categories}
+    return indexed(ground_truth["annotations"], "area", "iscrowd"), indexed(results, "score")
+
+
+def coco_figures(
+    ground_truth: Mapping[str, Any],
+    results: Sequence[Row],
+    *,
+    full: bool = True,
+    image_ids: Iterable[int] | None = None,
+) -> Figures:
+    """COCO's figures for boxes, as pycocotools computes them.
+
+    `ground_truth` is the content of a COCO file; `info`, `area` (width x height) and `iscrowd` (0)
+    may be missing. `full=False` skips the areas and the recalls: a third of the time, same numbers.
+    `image_ids` restricts objects and detections to these images. Without detections the figures
+    are 0. Raises ValueError for results of unknown images or categories, and for nan or inf.
+    """
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports on every step
+        objects, detections = _checked(ground_truth, results, image_ids)
+        evaluation = COCOeval(objects, detections, "bbox")
+        if not full:
+            limits = evaluation.params
+            limits.areaRng, limits.areaRngLbl = limits.areaRng[:1], limits.areaRngLbl[:1]
+            limits.maxDets = limits.maxDets[-1:]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    counts = Counter(row["category_id"] for row in objects.anns.values() if not row["iscrowd"])
+    names = {category["id"]: category["name"] for category in ground_truth["categories"]}
+    order = {category_id: k for k, category_id in enumerate(evaluation.params.catIds)}
+    precision = evaluation.eval["precision"][..., -1]  # (10 IoUs, 101 recalls, K, areas)
+    per_class: dict[str, dict[str, float]] = {}
+    for key, name in names.items():
+        cells = precision[:, :, order[key], 0]
+        per_class[name] = {"AP": _mean(cells), "AP50": _mean(cells[0]), "objects": counts[key]}
+    return Figures(_summary(precision, evaluation.eval["recall"], full), per_class)
+
+
+def _mean(cells: np.ndarray) -> float:
+    """Of the cells that have objects; the others are -1."""
+    cells = cells[cells > -1]
+    return float(cells.mean()) if cells.size else math.nan
+
+
+def _summary(precision: np.ndarray, recall: np.ndarray, full: bool) -> dict[str, float]:
+    """`precision` (10 IoUs, 101 recalls, K, areas), `recall` (10 IoUs, K, areas, detections)."""
+    every = precision[..., 0]
+    summary = {"AP": every, "AP50": every[0], "AP75": every[5]}
+    if full:
+        summary |= {f"AP{size}": precision[..., area] for size, area in AREAS.items()}
+        summary |= {f"AR{most}": recall[:, :, 0, k] for k, most in enumerate((1, 10, 100))}
+        summary |= {f"AR{size}": recall[:, :, area, -1] for size, area in AREAS.items()}
+    return {name: _mean(cells) for name, cells in summary.items()}
+
+
+def _cell(figure: float) -> str:
+    return "-" if math.isnan(figure) else f"{figure:.3f}"
+
+
+def format_table(figures: Figures, title: str = "") -> str:
+    """The summary, then all classes, in two columns when there are more than 40; 80 characters."""
+    cells = [f"{name:<6}{_cell(figure):>5}" for name, figure in figures.summary.items()]
+    lines = [title, ""] if title else []
+    lines += ["    ".join(cells[start : start + 3]) for start in range(0, len(cells), 3)]
+    columns = 2 if len(figures.per_class) > 40 else 1
+    width = min(max([5, *map(len, figures.per_class)]), 16 if columns == 2 else 56)
+    rows = [f"{'class':<{width}}{'objects':>9}{'AP':>7}{'AP50':>7}"]
+    for name, row in figures.per_class.items():
+        name = name if len(name) <= width else name[: width - 2] + ".."
+        row_figures = f"{_cell(row['AP']):>7}{_cell(row['AP50']):>7}"
+        rows.append(f"{name:<{width}}{row['objects']:>9}{row_figures}")
+    height = -(-len(rows[1:]) // columns)
+    lines += ["", "  ".join(rows[:1] * columns)]
+    lines += ["  ".join(rows[1 + start :: height]) for start in range(height)]
+    return "\n".join(lines)

@@ -1,0 +1,181 @@
+"""Every option of a configuration: one flat table of its type, default and help.
+
+The single source of defaults, of the checks and of `--help`. Nothing heavy is imported here.
+"""
+
+import difflib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+
+class Option(NamedTuple):
+    """`kind` is a type: int, float | None, list[str], Literal[...], Annotated[type, words, test].
+
+    The default `...` (Ellipsis) stands for none: a value has to be given.
+    """
+
+    kind: Any
+    default: Any
+    help: str = ""
+
+
+Fraction = Annotated[float, "from 0 to 1", lambda x: 0 <= x <= 1]
+Threshold = Annotated[float, "from 0 to below 1", lambda x: 0 <= x < 1]
+Inside = Annotated[float, "between 0 and 1", lambda x: 0 < x < 1]
+Positive = Annotated[float, "above 0", lambda x: x > 0]
+Amount = Annotated[float, "from 0 up", lambda x: x >= 0]
+Count = Annotated[int, "above 0", lambda x: x > 0]
+Natural = Annotated[int, "from 0 up", lambda x: x >= 0]
+UpTo5 = Annotated[int, "from 0 to 5", lambda x: 0 <= x <= 5]
+Splits = str | list[str]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"]
+LossName = Annotated[str, "(the class of a loss)", bool]
+
+OPTIONS = {
+    "run": Option(str | None, None, "name under runs/, or a path; null: config's name and date"),
+    "seed": Option(Natural, 0, "of the initial weights, the data's order and augmentation"),
+    "resume": Option(str | None, None, "a run to go on with; its config.yaml is the start"),
+    "data.format": Option(Literal["shapes", "coco", "voc"], "shapes", "shapes draws what it lacks"),
+    "data.root": Option(str, "datasets/shapes", "folder of the data set"),
+    "data.train": Option(Splits, "train", "split, or list of splits"),
+    "data.val": Option(Splits, "val", "split, or list of splits"),
+    "data.annotations": Option(str | None, None, "template with {split}; null: the format's own"),
+    "data.images": Option(str | None, None, "template with {split}; null: the format's own"),
+    "data.classes": Option(list[str] | None, None, "null: as the annotations have them"),
+    "data.size": Option(tuple[Count, Count], [640, 640], "height, width; letterboxed"),
+    "data.short": Option(Count | list[Count] | None, None, "short side (or several); beats size"),
+    "data.long": Option(Count, 1333, "long side at most, together with data.short"),
+    "data.batch_size": Option(Count, 16, "images per process"),
+    "data.workers": Option(Natural, 2, "loader processes per process"),
+    "data.cache": Option(bool, False, "keep decoded images in memory"),
+    "data.hflip": Option(Fraction, 0.5, "chance of a left-right flip"),
+    "data.vflip": Option(Fraction, 0.0, "chance of an up-down flip"),
+    "data.color": Option(Fraction, 0.0, "strength of brightness, contrast and color changes"),
+    "data.zoom": Option(Fraction, 0.0, "strength of random scaling"),
+    "model.depth": Option(Literal[18, 34, 50, 101, 152], 50, "layers of the ResNet"),
+    "model.width": Option(Count, 64, "channels of the ResNet's stem"),
+    "model.norm": Option(Literal["frozen", "batch", "group"], "frozen", "in the ResNet"),
+    "model.freeze": Option(UpTo5, 0, "how many of stem, layer1 .. layer4 stay as loaded"),
+    "model.weights": Option(str | None, None, "imagenet, a file, or a run"),
+    "model.channels": Option(Count, 256, "of the pyramid and the heads"),
+    "model.convs": Option(Natural, 4, "hidden convolutions of each head"),
+    "model.head_norm": Option(Literal["none", "group"], "none", "in the heads"),
+    "model.p6": Option(Literal["p5", "c5"], "p5", "what level P6 is made from"),
+    "model.prior": Option(Inside, 0.01, "score of every class at the start"),
+    "model.anchors.sizes": Option(
+        tuple[Positive, Positive, Positive, Positive, Positive],
+        [32.0, 64.0, 128.0, 256.0, 512.0],
+        "pixels, P3 .. P7",
+    ),
+    "model.anchors.ratios": Option(list[Positive], [0.5, 1.0, 2.0], "height / width"),
+    "model.anchors.scales": Option(Count, 3, "sizes per octave"),
+    "model.anchors.rounding": Option(Literal["exact", "torchvision"], "exact", "of the strides"),
+    "model.match.foreground": Option(Fraction, 0.5, "IoU from which an anchor is foreground"),
+    "model.match.background": Option(Fraction, 0.4, "IoU below which it is background"),
+    "model.match.force": Option(bool, True, "every object gets its best anchor"),
+    "model.class_loss": Option(LossName, "FocalLoss", "a loss below, or yours as module.Class"),
+    "model.box_loss": Option(LossName, "SmoothL1Loss", "arguments: --model.box_loss.weight 2"),
+    "postprocess.nms": Option(Literal["hard"], "hard", "suppression"),
+    "postprocess.iou_threshold": Option(Fraction, 0.5, "overlap that suppresses"),
+    "postprocess.score_threshold": Option(Threshold, 0.05, "lower scores are dropped"),
+    "postprocess.candidates": Option(Count, 1000, "best scores kept per level"),
+    "postprocess.max_detections": Option(Count, 100, "per image"),
+    "optimizer.name": Option(Literal["sgd", "adamw"], "sgd", ""),
+    "optimizer.lr": Option(Positive, 0.01, "for reference_batch images per update; scaled linearly"),
+    "optimizer.momentum": Option(Threshold, 0.9, "sgd only"),
+    "optimizer.weight_decay": Option(Amount, 0.0001, "not on biases, normalization and losses"),
+    "optimizer.reference_batch": Option(Natural, 16, "images; 0: lr is taken as it is"),
+    "schedule.name": Option(Literal["multistep", "cosine"], "multistep", ""),
+    "schedule.warmup": Option(Natural, 500, "updates, linear"),
+    "schedule.milestones": Option(list[Fraction], [0.667, 0.917], "shares of all updates"),
+    "schedule.gamma": Option(Positive, 0.1, "factor at a milestone"),
+    "ema.decay": Option(Threshold, 0.0, "of the averaged weights; 0: off"),
+    "trainer.max_epochs": Option(int | None, 12, ""),
+    "trainer.precision": Option(Precision, "32-true", ""),
+    "trainer.gradient_clip_val": Option(Amount | None, 10.0, "norm of all gradients; null: off"),
+    "trainer.log_every_n_steps": Option(Count, 50, "and so any other argument of pl.Trainer"),
+}
+
+Rule = tuple[str, Callable[[dict[str, Any]], bool], str]  # option, what must hold, what to say
+RULES: tuple[Rule, ...] = (
+    (
+        "model.match.foreground",
+        lambda v: v["model.match.foreground"] >= v["model.match.background"],
+        "must not be below model.match.background",
+    ),
+    (
+        "model.weights",
+        lambda v: v["model.weights"] != "imagenet" or v["model.width"] == 64,
+        "the imagenet weights need model.width 64",
+    ),
+    ("data.short", lambda v: v["data.short"] != [], "must not be an empty list"),
+    ("data.classes", lambda v: v["data.classes"] != [], "must not be an empty list"),
+    ("model.anchors.ratios", lambda v: v["model.anchors.ratios"] != [], "must not be empty"),
+)
+
+
+def fit(value: Any, kind: Any) -> Any:
+    """The value as that type: 1 becomes the number 1.0, a tuple a list, 7 the text "7".
+
+    A type that is not understood lets everything through. ValueError: expected what, got what.
+    """
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        for choice in sorted(args, key=lambda x: (type(value) is not x, x is str)):
+            with suppress(ValueError):
+                return fit(value, choice)
+    elif origin is Annotated:
+        with suppress(ValueError):
+            value = fit(value, args[0])
+            if args[2](value):
+                return value
+    elif origin is Literal:
+        if any(value == x and type(value) is type(x) for x in args):
+            return value
+        raise ValueError(f"{_expected(value, kind)}{near(str(value), map(str, args))}")
+    elif origin in (list, tuple, Sequence):
+        count = len(args) if origin is tuple and ... not in args else None
+        if isinstance(value, list | tuple) and count in (None, len(value)):
+            return [fit(x, args[0]) for x in value]
+    elif kind in (float, str) and type(value) is int:
+        return kind(value)
+    elif kind not in (bool, int, float, str, NoneType) or type(value) is kind:
+        return value
+    raise ValueError(_expected(value, kind))
+
+
+def _expected(value: Any, kind: Any) -> str:
+    return f"expected {words(kind)}, got {show(value)}"
+
+
+def words(kind: Any) -> str:
+    """The type as a user reads it: `a list of 2, each a whole number above 0`."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return " or ".join(map(words, args))
+    if origin is Annotated:
+        return f"{words(args[0])} {args[1]}"
+    if origin is Literal:
+        return "one of " + ", ".join(map(show, args))
+    if origin is tuple and ... not in args:
+        return f"a list [...] of {len(args)}, each {words(args[0])}"
+    if origin in (list, tuple, Sequence):
+        return f"a list [...], each {words(args[0])}"
+    names = {int: "a whole number", float: "a number", bool: "true or false", NoneType: "null"}
+    return names.get(kind, "text")
+
+
+def show(value: Any) -> str:
+    """The value as one types it, on one line."""
+    plain = isinstance(value, str) and value.isprintable() and value
+    return value if plain else json.dumps(value, default=str)
+
+
+def near(word: str, choices: Iterable[str]) -> str:
+    """`; did you mean 'x'?`, or nothing when nothing is near."""
+    names = {choice.lower(): choice for choice in choices}
+    found = difflib.get_close_matches(word.lower(), names, 1, 0.5)
+    return f"; did you mean '{names[found[0]]}'?" if found else ""

@@ -1,0 +1,220 @@
+"""Draw what a run finds:  python scripts/predict.py RUN IMAGE|FOLDER --out DIR
+
+Beside the ground truth:  python scripts/predict.py RUN --split val --count 12 --out DIR
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from detector.config import UserError, one_line_errors, parse
+from detector.options import Count, Fraction, Option
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from data.transforms import InputSize
+    from detector.drawing import Marks
+    from detector.module import Detector
+
+USAGE = """python scripts/predict.py RUN IMAGE|FOLDER --out DIR [--score 0.3]
+       python scripts/predict.py RUN --split val [--count 12] --out DIR
+
+Writes every image with its boxes, and detections.json: file_name, category, bbox (x, y, width,
+height in pixels of the file), score. With --split the ground truth is on the left, sheet.png shows
+the first 24 pictures together, and detections.json has the data set's image_id and category_id."""
+OWN = {
+    "run": Option(str, ..., "name of a run under runs/, or its path"),
+    "images": Option(str | None, None, "an image, or a folder of images"),
+    "--out": Option(str, ..., "folder to write to"),
+    "--split": Option(str | None, None, "val, train or another split, instead of images"),
+    "--count": Option(Count, 12, "images of the split, evenly spaced"),
+    "--checkpoint": Option(str, "best", "best, last or a file"),
+    "--score": Option(Fraction, 0.3, "lower ones are neither drawn nor written"),
+}
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+ON_SHEET = 24
+
+
+class Source(NamedTuple):
+    """An image to look at, the name to write it under, and what a split knows of it."""
+
+    path: Path
+    name: str
+    image_id: int | None = None
+    truth: "Marks | None" = None
+
+
+def run_config(flags: dict[str, Any]) -> Path:
+    from detector.run import existing_run
+
+    return existing_run(flags["run"]) / "config.yaml"
+
+
+def from_files(images: str, out: Path) -> list[Source]:
+    path = Path(images)
+    if not path.exists():
+        raise UserError(f"{path} does not exist: give an image or a folder of images")
+    files = [path]
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not files:
+        raise UserError(f"{path} holds no images ({', '.join(SUFFIXES)})")
+    if out.is_file():
+        raise UserError(f"--out {out} is a file: give a folder")
+    if out.resolve() == files[0].parent.resolve():
+        raise UserError(f"--out {out} is where the images are: they would be overwritten")
+    return [Source(file, file.name) for file in files]
+
+
+def from_split(config: dict[str, Any], split: str, count: int) -> tuple[list[Source], list[int]]:
+    """`count` images of a split with their objects, and the category id of every class."""
+    import numpy as np
+
+    from data.datamodule import DataModule
+    from detector.drawing import Marks
+
+    name = config["data"][split] if split in ("train", "val") else split
+    data = DataModule(**{**config["data"], "val": name}, seed=config["seed"])
+    data.setup("validate")
+    images = data.splits["val"]
+    sources = []
+    for index in np.unique(np.linspace(0, len(images) - 1, count).round().astype(int)):
+        rows, image_id = images.rows(index), int(images.image_ids[index])
+        truth = Marks(images.boxes[rows], images.labels[rows], ignore=images.ignore[rows])
+        file = Path(images.paths[index])
+        sources.append(Source(file, data.file_names[image_id], image_id, truth))
+    return sources, data.category_ids
+
+
+def batches(
+    sources: Sequence[Source], size: "InputSize", count: int
+) -> "Iterator[list[tuple[Source, np.ndarray]]]":
+    """Up to `count` images of one input shape. What cannot be read is named and left out."""
+    from tqdm import tqdm
+
+    from data import DataError
+    from data.transforms import load_image
+
+    waiting: dict[tuple[int, int], list[tuple[Source, np.ndarray]]] = {}
+    for source in tqdm(sources, unit="image", disable=not sys.stderr.isatty()):
+        try:
+            image = load_image(source.path)
+        except DataError as error:
+            tqdm.write(f"skipped: {error}", file=sys.stderr)
+            continue
+        shape = size.shape_for(*image.shape[:2])
+        waiting.setdefault(shape, []).append((source, image))
+        if len(waiting[shape]) == count:
+            yield waiting.pop(shape)
+    yield from waiting.values()
+
+
+def detect(
+    detector: "Detector", images: "list[np.ndarray]", size: "InputSize", score: float
+) -> "list[Marks]":
+    """What is found in images of one input shape with at least `score`, in pixels of each."""
+    import torch
+
+    from data.transforms import place
+    from detector.drawing import Marks
+
+    placed = [place(image, size.shape_for(*image.shape[:2])) for image in images]
+    batch = {
+        "images": torch.stack([pixels for pixels, _ in placed]),
+        "sizes": torch.tensor([content for _, content in placed]),
+        "original_sizes": torch.tensor([image.shape[:2] for image in images]),
+    }
+    with torch.inference_mode():
+        found = detector({name: tensor.to(detector.device) for name, tensor in batch.items()})
+    marks = []
+    for boxes, scores, labels in zip(*(part.cpu().numpy() for part in found), strict=True):
+        keep = (labels >= 0) & (scores >= score)
+        marks.append(Marks(boxes[keep], labels[keep], scores[keep]))
+    return marks
+
+
+def rows_of(
+    source: Source, marks: "Marks", classes: Sequence[str], ids: Sequence[int] | None
+) -> Iterator[dict[str, Any]]:
+    """What detections.json says; with ids where the data set is known."""
+    boxes, labels, scores = (part.tolist() for part in marks[:3] if part is not None)
+    for (left, top, right, bottom), label, score in zip(boxes, labels, scores, strict=True):
+        known = {} if ids is None else {"image_id": source.image_id, "category_id": ids[label]}
+        bbox = [left, top, right - left, bottom - top]
+        named = {"file_name": source.name, "category": classes[label]}
+        yield known | named | {"bbox": bbox, "score": score}
+
+
+def picture_of(
+    source: Source, image: "np.ndarray", marks: "Marks", classes: Sequence[str]
+) -> "np.ndarray":
+    from detector.drawing import draw, side_by_side
+
+    if source.truth is None:
+        return draw(image, marks, classes)
+    return side_by_side(image, source.truth, marks, classes, title=source.name)
+
+
+def write(picture: "np.ndarray", path: Path) -> None:
+    import cv2
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    suffix = path.suffix if path.suffix.lower() in SUFFIXES else ".png"
+    _, encoded = cv2.imencode(suffix, picture[..., ::-1])
+    path.with_suffix(suffix).write_bytes(encoded.tobytes())
+
+
+def predict(config: dict[str, Any], own: dict[str, Any]) -> None:
+    import torch
+
+    from data.transforms import InputSize
+    from detector.drawing import contact_sheet
+    from detector.run import open_run
+
+    out, data, ids = Path(own["out"]), config["data"], None
+    if (own["images"] is None) == (own["split"] is None):
+        raise UserError("give an image, a folder of images or --split, and one of them only")
+    if own["split"] is None:
+        sources = from_files(own["images"], out)
+    else:
+        sources, ids = from_split(config, own["split"], own["count"])
+    _, detector = open_run(own["run"], own["checkpoint"], config)
+    detector.to("cuda" if torch.cuda.is_available() else "cpu")
+    out.mkdir(parents=True, exist_ok=True)
+    size, classes = InputSize(data["size"], data["short"], data["long"]), data["classes"]
+    rows: list[dict[str, Any]] = []
+    sheet: list[np.ndarray] = []
+    seen = 0
+    try:
+        for batch in batches(sources, size, data["batch_size"]):
+            found = detect(detector, [image for _, image in batch], size, own["score"])
+            for (source, image), marks in zip(batch, found, strict=True):
+                picture = picture_of(source, image, marks, classes)
+                write(picture, out / source.name)
+                rows += rows_of(source, marks, classes, ids)
+                sheet += [picture] if source.truth is not None and len(sheet) < ON_SHEET else []
+                seen += 1
+    finally:  # what was found is not lost to Ctrl-C
+        rows.sort(key=lambda row: row["file_name"])
+        (out / "detections.json").write_text(json.dumps(rows))
+    if not seen:
+        raise UserError(f"none of the {len(sources)} images can be read")
+    if sheet:
+        write(contact_sheet(sheet), out / "sheet.png")
+    print(f"{out}: {seen} pictures and detections.json with {len(rows)} objects")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    with one_line_errors():
+        words = sys.argv[1:] if argv is None else argv
+        sections = ("data", "postprocess")
+        predict(*parse(words, usage=USAGE, own=OWN, base=run_config, sections=sections))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""A small drawn data set and the shortest real training that tests of the doors share."""
+
+from pathlib import Path
+
+import pytest
+
+from data.shapes import draw_dataset
+
+TINY = """
+data: {format: coco, size: [96, 96], batch_size: 4, workers: 0}
+model:
+  {depth: 18, width: 8, norm: group, channels: 16, convs: 1, anchors: {sizes: [12, 24, 48, 96, 160]}}
+optimizer: {lr: 0.01, reference_batch: 0}
+schedule: {warmup: 2}
+trainer: {max_epochs: 2, accelerator: cpu, log_every_n_steps: 1}
+"""
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """16 training and 6 validation images of 96 pixels."""
+    root = tmp_path_factory.mktemp("shapes")
+    draw_dataset(root, train=16, val=6, size=96)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> list[str]:
+    """Flags of the shortest training."""
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(TINY)
+    return ["--config", str(path), "--data.root", str(shapes)]
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Path:
+    """A finished run of two epochs, with averaged weights."""
+    import train
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    return train.main([*tiny, "--run", str(folder), "--ema.decay", "0.9"])

@@ -1,0 +1,248 @@
+"""The reference is plain pycocotools: COCO, loadRes, COCOeval, summarize."""
+
+import copy
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed
+import torch.multiprocessing
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from detector.evaluation import Figures, by_image, coco_figures, format_table, gather, to_results
+from detector.postprocess import Detections
+
+SUMMARY = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
+SUMMARY += ["AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+Row = dict[str, Any]
+Capture = pytest.CaptureFixture[str]
+
+
+def box(image_id: int, bbox: list[float], category_id: int = 1, **more: float) -> Row:
+    return {"image_id": image_id, "category_id": category_id, "bbox": bbox, **more}
+
+
+def truth_of(
+    boxes: list[Row], images: Iterable[int] = (0, 1), categories: Iterable[int] = (1,)
+) -> Row:
+    return {
+        "images": [{"id": image_id} for image_id in images],
+        "categories": [{"id": key, "name": f"class {key}"} for key in categories],
+        "annotations": [{"id": 1 + index, **row} for index, row in enumerate(boxes)],
+    }
+
+
+def random_set(seed: int) -> tuple[Row, list[Row]]:
+    """Sparse ids, crowds, empty images, a class without objects, equal scores, all sizes."""
+    rng = np.random.default_rng(seed)
+    categories = (3, 17, 90, 4)
+    objects, results = [], []
+    images = range(900_000, 900_084, 7)
+    for image_id in images:
+        for _ in range(rng.integers(9) if image_id % 4 else 0):
+            extent = np.exp(rng.uniform(np.log(8), np.log(300))) * rng.uniform(0.7, 1.3, 2)
+            bbox = np.concatenate([rng.uniform(0, 300, 2), extent])
+            crowd = int(rng.random() < 0.1)
+            area = float(extent.prod() * rng.uniform(0.5, 1))  # that of a mask
+            category = int(rng.choice(categories[:3]))
+            objects.append(box(image_id, bbox.tolist(), category, iscrowd=crowd, area=area))
+            for _ in range(rng.integers(4)):
+                near = (bbox + rng.normal(0, 0.1, 4) * np.tile(extent, 2)).clip(1).tolist()
+                score = round(float(rng.random()), 1)
+                label = category if rng.random() < 0.8 else int(rng.choice(categories))
+                results.append(box(image_id, near, label, score=score))
+        for _ in range(rng.integers(4)):
+            results.append(box(image_id, [10.0, 10.0, 50.0, 40.0], 3, score=0.3))
+    return truth_of(objects, images, categories), results
+
+
+def plain_evaluation(ground_truth: Row, results: list[Row]) -> COCOeval:
+    coco = COCO()
+    coco.dataset = copy.deepcopy(ground_truth)
+    coco.createIndex()
+    evaluation = COCOeval(coco, coco.loadRes(copy.deepcopy(results)), "bbox")
+    for step in (evaluation.evaluate, evaluation.accumulate, evaluation.summarize):
+        step()
+    return evaluation
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_figures_equal_plain_pycocotools_whole_and_short(seed: int) -> None:
+    ground_truth, results = random_set(seed)
+    reference = plain_evaluation(ground_truth, results)
+    figures = coco_figures(ground_truth, results)
+    assert list(figures.summary) == SUMMARY
+    assert 0.1 < figures.summary["AP"] < 0.9
+    expected = np.where(reference.stats == -1, math.nan, reference.stats)
+    assert list(figures.summary.values()) == pytest.approx(expected, abs=1e-15, nan_ok=True)
+    for k, key in enumerate([3, 4, 17, 90]):
+        cells = reference.eval["precision"][:, :, k, 0, 2]
+        objects = [a for a in ground_truth["annotations"] if a["category_id"] == key]
+        expected_row = {"AP": cells.mean(), "AP50": cells[0].mean()}
+        expected_row = expected_row if key != 4 else dict.fromkeys(expected_row, math.nan)
+        expected_row["objects"] = sum(not row["iscrowd"] for row in objects)
+        assert figures.per_class[f"class {key}"] == pytest.approx(expected_row, nan_ok=True)
+    short = coco_figures(ground_truth, results, full=False)
+    assert short.summary == {name: figures.summary[name] for name in SUMMARY[:3]}
+    assert repr(short.per_class) == repr(figures.per_class)  # repr, since nan != nan
+
+
+def test_average_precision_of_a_worked_example() -> None:
+    ground_truth = truth_of(
+        [box(0, [0, 0, 100, 100]), box(0, [200, 0, 100, 100]), box(1, [0, 0, 100, 100])]
+    )
+    results = [
+        box(0, [0, 0, 100, 100], score=0.9),  # right: precision 1/1 at recall 1/3
+        box(0, [0, 300, 100, 100], score=0.8),  # wrong: precision 1/2
+        box(0, [200, 0, 100, 62], score=0.7),  # IoU 0.62: precision 2/3 at recall 2/3, up to 0.60
+    ]
+    summary = coco_figures(ground_truth, results).summary
+    # Of the 101 recalls 0.00 .. 0.33 are 34 with precision 1, 0.34 .. 0.66 are 33 with 2/3.
+    low, high = (34 + 33 * 2 / 3) / 101, 34 / 101
+    assert summary["AP50"] == pytest.approx(low)
+    assert summary["AP75"] == pytest.approx(high)
+    assert summary["AP"] == pytest.approx((3 * low + 7 * high) / 10)  # 0.50, 0.55 and 0.60 of 10
+    assert summary["AR100"] == pytest.approx((3 * 2 / 3 + 7 * 1 / 3) / 10)
+    assert summary["AR1"] == pytest.approx(1 / 3)  # one detection per image: the first
+
+
+def test_perfect_detections_score_one() -> None:
+    # The object of id 0 is the pitfall: plain pycocotools takes a match with it for none.
+    ground_truth = truth_of([box(0, [0, 0, 40, 40], id=0)])
+    results = [box(0, [0, 0, 40, 40], score=0.5)]
+    annotated = [box(0, [0, 0, 40, 40], id=0, area=1600, iscrowd=0)]
+    assert plain_evaluation(truth_of(annotated), results).stats[0] == 0
+    summary = coco_figures(ground_truth, results).summary
+    # 40 x 40 = 1600 lies between 32² and 96²: neither small nor large.
+    none = {"APs", "APl", "ARs", "ARl"}
+    assert {name for name, figure in summary.items() if math.isnan(figure)} == none
+    assert all(summary[name] == pytest.approx(1) for name in set(SUMMARY) - none)
+
+
+def test_no_detections_score_zero_and_no_objects_score_nothing() -> None:
+    ground_truth, results = random_set(0)
+    figures = coco_figures(ground_truth, [])
+    assert set(figures.summary.values()) == {0.0}
+    assert figures.per_class["class 3"]["AP"] == 0
+    figures = coco_figures({**ground_truth, "annotations": []}, results)
+    assert all(math.isnan(figure) for figure in figures.summary.values())
+    assert all(math.isnan(row["AP"]) for row in figures.per_class.values())
+    assert "nan" not in json.dumps(figures.plain()).lower()
+    assert figures.plain()["per_class"]["class 3"] == {"AP": None, "AP50": None, "objects": 0}
+
+
+def test_arguments_are_not_changed_and_nothing_is_printed(capsys: Capture) -> None:
+    ground_truth, results = random_set(0)
+    before = copy.deepcopy((ground_truth, results))
+    coco_figures(ground_truth, results)
+    assert (ground_truth, results) == before
+    assert capsys.readouterr().out == ""
+
+
+def test_some_images_alone_are_evaluated_as_if_there_were_no_others() -> None:
+    ground_truth, results = random_set(0)
+    chosen = [900_007, 900_014, 900_028]
+    part = copy.deepcopy(ground_truth)
+    part["images"] = [{"id": image_id} for image_id in chosen]
+    part["annotations"] = [row for row in part["annotations"] if row["image_id"] in chosen]
+    expected = coco_figures(part, [row for row in results if row["image_id"] in chosen])
+    assert repr(coco_figures(ground_truth, results, image_ids=chosen)) == repr(expected)
+    with pytest.raises(ValueError, match="asked to evaluate image 99, which"):
+        coco_figures(ground_truth, results, image_ids=[900_007, 99])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (box(7, [0, 0, 1, 1], score=1.0), "results for image 7, which the ground truth"),
+        (box(0, [0, 0, 1, 1], 5, score=1.0), "results for category 5, which the ground truth"),
+        (box(0, [0, 0, math.inf, 1], score=1.0), "not finite"),
+        (box(0, [0, 0, 1, 1], score=math.nan), "not finite"),
+    ],
+)
+def test_impossible_results_are_refused(wrong: Row, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        coco_figures(truth_of([box(0, [0, 0, 9, 9])]), [box(0, [0, 0, 9, 9], score=0.5), wrong])
+
+
+def test_results_keep_large_and_sparse_ids() -> None:
+    boxes = torch.tensor([[[1.5, 2, 11.5, 22], [0, 0, 0, 0]], [[3, 4, 5, 7], [3, 3, 9, 9]]])
+    scores = torch.tensor([[0.5, 0.0], [0.25, 0.125]])
+    labels = torch.tensor([[1, -1], [0, 1]])
+    image_ids = [900100581904, 16777217]  # 2**24 + 1: the first that float32 does not hold
+    expected = [
+        {"image_id": 900100581904, "category_id": 16777219, "bbox": [1.5, 2, 10, 20], "score": 0.5},
+        {"image_id": 16777217, "category_id": 7, "bbox": [3, 4, 2, 3], "score": 0.25},
+        {"image_id": 16777217, "category_id": 16777219, "bbox": [3, 3, 6, 6], "score": 0.125},
+    ]
+    for ids in (torch.tensor(image_ids), image_ids):
+        rows = to_results(Detections(boxes, scores, labels), ids, [7, 16777219])
+        assert rows == expected
+        assert json.loads(json.dumps(rows)) == expected  # nothing but plain numbers
+    names = {900100581904: "a.jpg", 16777217: "b.jpg"}
+    rows = to_results(Detections(boxes, scores, labels), image_ids, [7, 16777219], names)
+    assert [row["file_name"] for row in rows] == ["a.jpg", "b.jpg", "b.jpg"]
+
+
+def test_images_where_nothing_was_found_give_no_rows_but_an_empty_list() -> None:
+    rows = [box(8, [0.0]), box(3, [1.0]), box(8, [2.0])]
+    assert by_image(rows, [3, 5, 8]) == {3: rows[1:2], 5: [], 8: [rows[0], rows[2]]}
+    none = torch.zeros(2, 0)
+    assert to_results(Detections(none[..., None].expand(2, 0, 4), none, none), [4, 5], [1]) == []
+
+
+ROWS = [{8: [box(8, [0.0])], 3: []}, {1: [box(1, [1.0]), box(1, [2.0])], 8: [box(8, [0.0])]}]
+JOINED = {1: [box(1, [1.0]), box(1, [2.0])], 3: [], 8: [box(8, [0.0])]}
+
+
+def test_gathering_counts_repeated_images_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gather(ROWS[0]) == ROWS[0]  # one process, nothing to gather
+
+    def gather_object(rows: object, parts: list[object] | None, dst: int) -> None:
+        if parts is not None:
+            parts[:] = ROWS
+
+    monkeypatch.setattr(torch.distributed, "gather_object", gather_object)
+    joined = []
+    for rank in (0, 1):
+        for name, value in (("is_initialized", True), ("get_world_size", 2), ("get_rank", rank)):
+            monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+        joined.append(gather(ROWS[rank]))
+    assert joined == [JOINED, None]
+    assert list(joined[0] or ()) == [1, 3, 8]  # sorted, whatever the number of processes
+
+
+def gather_in_process(rank: int, folder: str) -> None:
+    store = torch.distributed.FileStore(f"{folder}/meeting", 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    Path(folder, f"{rank}.json").write_text(json.dumps([*(gather(ROWS[rank]) or {}).items()]))
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_gather_on_the_first(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(gather_in_process, (str(tmp_path),), nprocs=2)
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first == [[image_id, rows] for image_id, rows in JOINED.items()]
+    assert second == []
+
+
+def test_the_table_shows_all_figures_in_80_columns() -> None:
+    row = {"AP": 0.25, "AP50": math.nan, "objects": 1234567}
+    few = Figures(dict.fromkeys(SUMMARY, 0.5), {"disk": row, "w" * 90: row})
+    lines = format_table(few, "runs/x").splitlines()
+    assert lines[0] == "runs/x"
+    assert [len(lines[start].split()) for start in range(2, 6)] == [6, 6, 6, 6]
+    assert lines[2].split() == ["AP", "0.500", "AP50", "0.500", "AP75", "0.500"]
+    assert lines[-2].split() == ["disk", "1234567", "0.250", "-"]
+    assert max(map(len, lines)) <= 80
+    many = Figures({"AP": 0.5}, {f"traffic light no. {index}": row for index in range(81)})
+    lines = format_table(many).splitlines()
+    assert len(lines) == 1 + 1 + 1 + 41  # figure, gap, heads, 81 classes in two columns
+    assert max(map(len, lines)) <= 80

@@ -1,0 +1,278 @@
+"""The real commands: train, resume, evaluate, and the mistakes people make."""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import eval as evaluation
+import train
+from detector.config import load
+
+ROOT = Path(__file__).parents[1]
+
+
+def events(run: Path) -> EventAccumulator:
+    reader = EventAccumulator(str(run), size_guidance={"tensors": 0, "scalars": 0})
+    reader.Reload()
+    return reader
+
+
+def losses(run: Path) -> list[tuple[int, float]]:
+    return [(event.step, event.value) for event in events(run).Scalars("train/loss")]
+
+
+def weights(run: Path, name: str = "last") -> dict[str, Any]:
+    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A real process; 120 seconds at most."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        cwd=cwd or ROOT,
+        env=environment,
+        timeout=240,
+    )
+
+
+def test_a_run_folder_is_complete(run: Path) -> None:
+    config = load(run / "config.yaml")
+    assert config["data"]["classes"] == ["disk", "square", "triangle", "star", "ring", "cross"]
+    assert config["model"]["class_loss"]["name"] == "FocalLoss"
+    for name in ("best", "last"):
+        assert (run / "checkpoints" / f"{name}.ckpt").is_file()
+        assert not (run / "checkpoints" / f"{name}.ckpt").is_symlink()
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert [line["epoch"] for line in metrics["epochs"]] == [1, 2]
+    assert metrics["best"]["val/AP"] == max(line["val/AP"] for line in metrics["epochs"])
+
+
+def test_checkpoint_weights_are_named_net_and_losses_only(run: Path) -> None:
+    names = weights(run)["state_dict"]
+    assert {name.split(".")[0] for name in names} <= {"net", "losses"}
+
+
+def test_tensorboard_has_what_users_look_for(run: Path) -> None:
+    tags = events(run).Tags()
+    scalars = {"train/loss", "train/class", "train/box", "train/lr", "train/gradient_norm"}
+    scalars |= {"train/num_foreground", "val/AP", "val/AP50", "val/AP75", "val/class", "val/box"}
+    assert scalars <= set(tags["scalars"])
+    assert tags["images"] == ["val/truth_and_detections"]
+    assert "config/text_summary" in tags["tensors"]
+    assert len(losses(run)) == 8  # 2 epochs of 16 / 4 steps, read at every one
+
+
+def test_eval_equals_pycocotools_on_the_written_json(run: Path, shapes: Path, capsys: Any) -> None:
+    out = run / "detections.json"
+    words = [str(run), "--out", str(out), "--score_threshold", "0.001"]
+    figures = evaluation.main(words)
+    rows = json.loads(out.read_text())
+    truth = shapes / "annotations" / "instances_val.json"
+    names = {image["id"]: image["file_name"] for image in json.loads(truth.read_text())["images"]}
+    assert rows
+    assert all(names[row["image_id"]] == row["file_name"] for row in rows)
+    with contextlib.redirect_stdout(io.StringIO()):
+        objects = COCO(str(truth))
+        reference = COCOeval(objects, objects.loadRes(rows), "bbox")
+        reference.evaluate()
+        reference.accumulate()
+        reference.summarize()
+    expected = [value if value >= 0 else float("nan") for value in reference.stats.tolist()]
+    assert list(figures.values()) == pytest.approx(expected, nan_ok=True)
+    printed = capsys.readouterr().out
+    assert "AR100" in printed
+    assert "triangle" in printed
+    saved = json.loads((run / "eval" / "metrics.json").read_text())
+    assert saved["summary"]["AP"] == pytest.approx(figures["AP"])
+
+
+@pytest.mark.parametrize("batch_size", ["1", "6"])
+def test_figures_do_not_depend_on_the_batch_size(run: Path, batch_size: str) -> None:
+    flags = ["--score_threshold", "0.001"]
+    one = evaluation.main([str(run), *flags])
+    other = evaluation.main([str(run), *flags, "--data.batch_size", batch_size])
+    assert one == pytest.approx(other, abs=1e-6, nan_ok=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_resume_goes_on_exactly(tiny: list[str], tmp_path: Path, workers: str) -> None:
+    flags = ["--data.workers", workers, "--data.color", "0.5", "--ema.decay", "0.9"]
+    flags += ["--schedule.name", "cosine"]
+    whole = train.main([*tiny, *flags, "--run", str(tmp_path / "whole"), "--trainer.max_epochs", "3"])
+
+    # the schedule knows three epochs, and the process is cut off after one
+    class Cut(KeyboardInterrupt):
+        pass
+
+    def cut(self: Any, *_: Any) -> None:
+        if self.trainer.current_epoch == 1:
+            raise Cut
+
+    from detector.module import Detector
+
+    with pytest.MonkeyPatch.context() as patch, contextlib.suppress(SystemExit, Cut):
+        patch.setattr(Detector, "on_train_epoch_start", cut, raising=False)
+        train.main([*tiny, *flags, "--run", str(tmp_path / "parts"), "--trainer.max_epochs", "3"])
+    assert weights(tmp_path / "parts")["epoch"] == 0
+    resumed = train.main(["--resume", str(tmp_path / "parts")])
+    assert losses(resumed) == losses(whole)
+    for key in ("state_dict", "current_model_state"):
+        for name, value in weights(whole)[key].items():
+            assert torch.equal(value, weights(resumed)[key][name]), name
+    epochs = json.loads((resumed / "metrics.json").read_text())["epochs"]
+    assert [line["epoch"] for line in epochs] == [2, 3]
+
+
+def test_explicit_flags_beat_what_the_checkpoint_remembers(run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    flags = ["--optimizer.lr", "0.5", "--optimizer.weight_decay", "0.25", "--trainer.max_epochs", "3"]
+    train.main(["--resume", str(copy), *flags])
+    decayed, others = weights(copy)["optimizer_states"][0]["param_groups"]
+    assert decayed["initial_lr"] == others["initial_lr"] == 0.5
+    assert decayed["weight_decay"] == 0.25
+
+
+def test_resume_with_another_loss_keeps_the_net(run: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    flags = ["--model.class_loss", "SigmoidCrossEntropy", "--trainer.max_epochs", "3"]
+    train.main(["--resume", str(copy), *flags])
+    assert load(copy / "config.yaml")["model"]["class_loss"]["name"] == "SigmoidCrossEntropy"
+    assert weights(copy)["epoch"] == 2
+
+
+def error_of(main: Any, words: list[str], capsys: Any) -> str:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_a_name_that_is_taken_is_an_error(run: Path, tiny: list[str], capsys: Any) -> None:
+    line = error_of(train.main, [*tiny, "--run", str(run)], capsys)
+    assert "--resume" in line
+
+
+def test_a_run_that_is_none(capsys: Any, tmp_path: Path) -> None:
+    assert "is not a run" in error_of(evaluation.main, [str(tmp_path / "nothing")], capsys)
+    assert "is not a run" in error_of(train.main, ["--resume", str(tmp_path / "nothing")], capsys)
+
+
+def test_a_checkpoint_that_is_none(run: Path, tmp_path: Path, capsys: Any) -> None:
+    assert "best, last" in error_of(evaluation.main, [str(run), "--checkpoint", "wurst"], capsys)
+    broken = tmp_path / "broken.ckpt"
+    broken.write_bytes(b"no checkpoint")
+    line = error_of(evaluation.main, [str(run), "--checkpoint", str(broken)], capsys)
+    assert "cannot be read as a checkpoint" in line
+
+
+def test_a_checkpoint_of_another_model(run: Path, tiny: list[str], tmp_path: Path, capsys: Any) -> None:
+    other = train.main(
+        [*tiny, "--run", str(tmp_path / "other"), "--model.channels", "8", "--trainer.max_epochs", "1"]
+    )
+    path = str(other / "checkpoints" / "last.ckpt")
+    assert "of another model" in error_of(evaluation.main, [str(run), "--checkpoint", path], capsys)
+
+
+def test_a_broken_image_stops_with_its_name(shapes: Path, tiny: list[str], tmp_path: Path, capsys: Any) -> None:
+    import shutil
+
+    root = tmp_path / "data"
+    shutil.copytree(shapes, root)
+    image = sorted((root / "train").iterdir())[3]
+    image.write_bytes(b"no image")
+    for workers in ("0", "1"):
+        words = [*tiny, "--data.root", str(root), "--data.workers", workers]
+        line = error_of(train.main, [*words, "--run", str(tmp_path / workers)], capsys)
+        assert image.name in line
+
+
+def test_evaluation_on_data_with_other_classes(run: Path, shapes: Path, tmp_path: Path, capsys: Any) -> None:
+    import shutil
+
+    root = tmp_path / "data"
+    shutil.copytree(shapes, root)
+    path = root / "annotations" / "instances_val.json"
+    path.write_text(path.read_text().replace('"star"', '"comet"'))
+    line = error_of(evaluation.main, [str(run), "--data.root", str(root)], capsys)
+    assert "star" in line
+    assert "comet" in line
+
+
+def test_starting_from_an_earlier_run_with_other_classes(
+    run: Path, shapes: Path, tiny: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    words = [*tiny, "--run", str(tmp_path / "new"), "--trainer.max_epochs", "1"]
+    train.main([*words, "--model.weights", str(run), "--data.classes", "[disk, ring]"])
+    assert "the last layer of the class head is new" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_figures_of_one(run: Path) -> None:
+    flags = ["--score_threshold", "0.001", "--data.batch_size", "4"]
+    one = evaluation.main([str(run), *flags])
+    two = command(
+        "eval.py", str(run), *flags, "--trainer.devices", "2", "--trainer.strategy", "ddp"
+    )
+    assert two.returncode == 0, two.stderr
+    saved = json.loads((run / "eval" / "metrics.json").read_text())["summary"]
+    saved = {name: float("nan") if value is None else value for name, value in saved.items()}
+    assert saved == pytest.approx(one, abs=1e-6, nan_ok=True)
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one_on_the_joint_batch(tiny: list[str], tmp_path: Path) -> None:
+    one = train.main([*tiny, "--run", str(tmp_path / "one"), "--trainer.max_epochs", "1"])
+    words = [*tiny, "--run", str(tmp_path / "two"), "--trainer.max_epochs", "1"]
+    words += ["--data.batch_size", "2", "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    done = command("train.py", *words)
+    assert done.returncode == 0, done.stderr
+    two = tmp_path / "two"
+    assert [step for step, _ in losses(one)] == [step for step, _ in losses(two)]
+    assert [v for _, v in losses(two)] == pytest.approx([v for _, v in losses(one)], rel=1e-4)
+    expected, found = weights(one)["state_dict"], weights(two)["state_dict"]
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_it_memorizes_eight_images(shapes: Path, tiny: list[str], tmp_path: Path) -> None:
+    root = tmp_path / "eight"
+    content = json.loads((shapes / "annotations" / "instances_train.json").read_text())
+    with_objects = {row["image_id"] for row in content["annotations"]}
+    content["images"] = [image for image in content["images"] if image["id"] in with_objects][:8]
+    chosen = {image["id"] for image in content["images"]}
+    content["annotations"] = [r for r in content["annotations"] if r["image_id"] in chosen]
+    (root / "annotations").mkdir(parents=True)
+    for split in ("train", "val"):
+        (root / "annotations" / f"instances_{split}.json").write_text(json.dumps(content))
+    flags = ["--data.root", str(root), "--data.images", str(shapes / "train"), "--data.hflip", "0"]
+    flags += ["--model.width", "32", "--model.channels", "64", "--model.convs", "2"]
+    flags += ["--model.head_norm", "group", "--optimizer.name", "adamw", "--optimizer.lr", "0.001"]
+    flags += ["--schedule.name", "cosine", "--data.batch_size", "8", "--data.cache", "true"]
+    flags += ["--trainer.max_epochs", "250", "--trainer.check_val_every_n_epoch", "250"]
+    folder = train.main([*tiny, *flags, "--run", str(tmp_path / "run")])
+    best = json.loads((folder / "metrics.json").read_text())["best"]
+    assert best["val/AP50"] > 0.95

@@ -1,0 +1,144 @@
+"""Train a detector:  python train.py --config configs/shapes.yaml [--model.class_loss
+SigmoidCrossEntropy]
+
+Parse, build, fit. What comes out is a run folder: config.yaml, checkpoints/best.ckpt and last.ckpt,
+metrics.json and the events that TensorBoard reads.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from detector.config import one_line_errors, parse, save
+
+USAGE = """python train.py --config FILE [--config OVERLAY] [--key value ...]
+
+  python train.py --config configs/shapes.yaml
+  python train.py --config configs/retinanet_r18.yaml --data.root datasets/mine --run mine
+  python train.py --config configs/shapes.yaml --model.class_loss FocalLoss --model.class_loss.gamma
+  1.5 python train.py --resume mine --trainer.max_epochs 24"""
+
+
+def resumed(flags: dict[str, Any]) -> Path | None:
+    """The file that a configuration starts from: that of the run to go on with."""
+    if not flags.get("resume"):
+        return None
+    from detector.run import existing_run
+
+    return existing_run(flags["resume"]) / "config.yaml"
+
+
+def main(argv: Sequence[str] | None = None) -> Path:
+    """Train as the command line says; returns the run folder."""
+    with one_line_errors():
+        config, own = parse(sys.argv[1:] if argv is None else argv, usage=USAGE, base=resumed)
+        stem = Path(own["config"][-1]).stem if own["config"] else "run"
+        return train(config, stem)
+
+
+def train(config: dict[str, Any], stem: str) -> Path:
+    # imported here, so that a mistake in the configuration is answered at once
+    import pytorch_lightning as pl
+    from data.datamodule import DataModule
+    from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+    from detector.callbacks import EpochLine, quiet
+    from detector.run import assemble, checkpoint_file, existing_run, new_run
+    from detector.weights import start_from
+
+    quiet()
+    first = rank_zero_only.rank == 0
+    if config["resume"]:
+        run = existing_run(config["resume"])
+    elif first:
+        # processes that Lightning starts for further devices find the same folder
+        run = new_run(config["run"], stem)
+        os.environ["DETECTOR_RUN"] = str(run)
+    else:
+        run = Path(os.environ.get("DETECTOR_RUN") or config["run"] or f"runs/{stem}")
+    resume = checkpoint_file(run, "last") if config["resume"] else None
+
+    pl.seed_everything(config["seed"], workers=True, verbose=False)
+    data = DataModule(**config["data"], seed=config["seed"])
+    data.setup("fit")
+    config["data"]["classes"] = list(data.classes)
+    pl.seed_everything(
+        config["seed"], workers=True, verbose=False
+    )  # the same initial weights whatever the data drew
+    detector = assemble(config)
+    lines = list(data.report())
+    if config["model"]["weights"] and not resume:
+        model = config["model"]
+        lines.append(
+            start_from(
+                detector.net, model["weights"], model["depth"], data.classes, data.category_ids
+            )
+        )
+    if first:
+        run.mkdir(parents=True, exist_ok=True)
+        save({**config, "run": str(run), "resume": None}, run / "config.yaml")
+        print(*lines, sep="\n")
+        print(f"run: {run}   (tensorboard --logdir {run.parent})", flush=True)
+
+    epochs = EpochLine()
+    trainer = make_trainer(config, run, epochs)
+    trainer.fit(detector, datamodule=data, ckpt_path=resume, weights_only=True)
+    if trainer.is_global_zero:
+        write_metrics(run, epochs.lines)
+    return run
+
+
+def make_trainer(config: dict[str, Any], run: Path, epochs: Any) -> Any:
+    import pytorch_lightning as pl
+    import yaml
+    from pytorch_lightning.callbacks import ModelCheckpoint
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    from detector.callbacks import Bar, RampedEMA
+
+    logger = TensorBoardLogger(run, name="", version="", default_hp_metric=False)
+    text = yaml.safe_dump(config, sort_keys=False)
+    if logger.experiment is not None and pl.utilities.rank_zero_only.rank == 0:
+        logger.experiment.add_text("config", f"```yaml\n{text}\n```", 0)
+    shared: dict[str, Any] = {"dirpath": run / "checkpoints", "enable_version_counter": False}
+    callbacks: list[Any] = [
+        ModelCheckpoint(filename="best", monitor="val/AP", mode="max", **shared),
+        ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **shared),
+        epochs,
+    ]
+    if config["ema"]["decay"]:
+        callbacks.append(RampedEMA(config["ema"]["decay"]))
+    options = {
+        "enable_progress_bar": sys.stderr.isatty(),
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+    options |= config["trainer"]
+    if options["enable_progress_bar"]:
+        callbacks.append(Bar(refresh_rate=options["log_every_n_steps"]))
+    return pl.Trainer(
+        **options,
+        default_root_dir=run,
+        logger=logger,
+        callbacks=callbacks,
+        use_distributed_sampler=False,
+    )
+
+
+def write_metrics(run: Path, lines: list[dict[str, float]]) -> None:
+    """metrics.json: one entry per epoch, those of before a resume included."""
+    path = run / "metrics.json"
+    before = json.loads(path.read_text())["epochs"] if path.is_file() else []
+    new = {line["epoch"] for line in lines}
+    epochs = [line for line in before if line["epoch"] not in new] + lines
+    best = max(epochs, key=lambda line: line.get("val/AP", -1), default={})
+    path.write_text(json.dumps({"best": best, "epochs": epochs}, indent=1))
+    if "val/AP" in best:
+        print(f"best: epoch {best['epoch']}, AP {best['val/AP']:.3f}, AP50 {best['val/AP50']:.3f}")
+
+
+if __name__ == "__main__":
+    main()
