@@ -53,8 +53,8 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 def evaluate(config: dict[str, Any], own: dict[str, Any]) -> dict[str, float]:
     # imported here, so that a mistake on the command line is answered at once
     import pytorch_lightning as pl
-    from data.datamodule import DataModule
 
+    from data.datamodule import DataModule
     from detector.callbacks import quiet
     from detector.evaluation import format_table
     from detector.run import existing_run, open_run
@@ -63,14 +63,13 @@ def evaluate(config: dict[str, Any], own: dict[str, Any]) -> dict[str, float]:
     config, detector = open_run(own["run"], own["checkpoint"], config)
     data = DataModule(**config["data"], seed=config["seed"])
     data.setup("validate")
-    options = {
+    options: dict[str, Any] = {
         "enable_progress_bar": sys.stderr.isatty(),
         "logger": False,
         "enable_checkpointing": False,
     }
-    trainer = pl.Trainer(
-        **options, **for_evaluation(config["trainer"]), use_distributed_sampler=False
-    )
+    options |= for_evaluation(config["trainer"])
+    trainer = pl.Trainer(**options, use_distributed_sampler=False)
     trainer.validate(detector, datamodule=data, verbose=False)
     if not trainer.is_global_zero:
         return {}

@@ -42,15 +42,14 @@ def main(argv: Sequence[str] | None = None) -> Path:
 def train(config: dict[str, Any], stem: str) -> Path:
     # imported here, so that a mistake in the configuration is answered at once
     import pytorch_lightning as pl
-    from data.datamodule import DataModule
-    from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+    from data.datamodule import DataModule
     from detector.callbacks import EpochLine, quiet
     from detector.run import assemble, checkpoint_file, existing_run, new_run
     from detector.weights import start_from
 
     quiet()
-    first = rank_zero_only.rank == 0
+    first = is_first()
     if config["resume"]:
         run = existing_run(config["resume"])
     elif first:
@@ -91,6 +90,12 @@ def train(config: dict[str, Any], stem: str) -> Path:
     return run
 
 
+def is_first() -> bool:
+    """Whether this is the process that prints and writes."""
+    names = ("RANK", "LOCAL_RANK", "SLURM_PROCID")
+    return int(next((os.environ[name] for name in names if name in os.environ), 0)) == 0
+
+
 def make_trainer(config: dict[str, Any], run: Path, epochs: Any) -> Any:
     import pytorch_lightning as pl
     import yaml
@@ -101,7 +106,7 @@ def make_trainer(config: dict[str, Any], run: Path, epochs: Any) -> Any:
 
     logger = TensorBoardLogger(run, name="", version="", default_hp_metric=False)
     text = yaml.safe_dump(config, sort_keys=False)
-    if logger.experiment is not None and pl.utilities.rank_zero_only.rank == 0:
+    if is_first():
         logger.experiment.add_text("config", f"```yaml\n{text}\n```", 0)
     shared: dict[str, Any] = {"dirpath": run / "checkpoints", "enable_version_counter": False}
     callbacks: list[Any] = [
@@ -111,7 +116,7 @@ def make_trainer(config: dict[str, Any], run: Path, epochs: Any) -> Any:
     ]
     if config["ema"]["decay"]:
         callbacks.append(RampedEMA(config["ema"]["decay"]))
-    options = {
+    options: dict[str, Any] = {
         "enable_progress_bar": sys.stderr.isatty(),
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
@@ -134,7 +139,7 @@ def write_metrics(run: Path, lines: list[dict[str, float]]) -> None:
     before = json.loads(path.read_text())["epochs"] if path.is_file() else []
     new = {line["epoch"] for line in lines}
     epochs = [line for line in before if line["epoch"] not in new] + lines
-    best = max(epochs, key=lambda line: line.get("val/AP", -1), default={})
+    best: dict[str, float] = max(epochs, key=lambda line: line.get("val/AP", -1), default={})
     path.write_text(json.dumps({"best": best, "epochs": epochs}, indent=1))
     if "val/AP" in best:
         print(f"best: epoch {best['epoch']}, AP {best['val/AP']:.3f}, AP50 {best['val/AP50']:.3f}")

@@ -53,7 +53,7 @@ def _check_ids(rows: list[dict[str, Any]], where: str) -> None:
 
 
 def class_ids(content: Content, where: object) -> dict[str, int]:
-    """Class name -> category id, in the order of the ids. Raises DataError for none and for doubles."""
+    """Class name -> category id, ordered by id. Raises DataError for none and for doubles."""
     rows = sorted(content["categories"], key=lambda row: row["id"])
     names = {str(row["name"]): row["id"] for row in rows}
     if not names:

@@ -56,7 +56,9 @@ class DataModule(pl.LightningDataModule):
             if value < least:
                 raise DataError(f"data.{name} must be at least {least}, not {value}")
         if cache and short:
-            raise DataError("data.cache needs one size for all images: give data.size, no data.short")
+            raise DataError(
+                "data.cache needs one size for all images: give data.size, no data.short"
+            )
         if seed < 0:
             raise DataError(f"seed must not be negative, but is {seed}")
         if classes and len(set(classes)) < len(classes):

@@ -56,7 +56,7 @@ class Images(Dataset[dict[str, Any]]):
         rows = self.split.rows(index)
         height, width = self.split.sizes[index].tolist()
         scale = (image.shape[1] / width, image.shape[0] / height)  # rounding: not quite the same
-        boxes = self.split.boxes[rows] * np.float32(scale + scale)
+        boxes = self.split.boxes[rows] * np.array(scale + scale, np.float32)
         kept = np.arange(len(boxes))
         if self.augmentation is not None:
             image, boxes, kept = self.augmentation(image, boxes, (self.seed, epoch, index))

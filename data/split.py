@@ -86,7 +86,9 @@ def to_split(content: Content, folder: Path, classes: Sequence[str], where: obje
     annotations = [annotations[position] for position in order.tolist()]
     image = np.array([index_of[row["image_id"]] for row in annotations], np.int64)
     labels = np.array([label_of[row["category_id"]] for row in annotations], np.int64)
-    ignore = np.array([bool(row.get("iscrowd") or row.get("difficult")) for row in annotations], bool)
+    ignore = np.array(
+        [bool(row.get("iscrowd") or row.get("difficult")) for row in annotations], bool
+    )
     raw = _boxes(annotations, where)
     boxes, kept, dropped = _clean(raw, labels, sizes[image])
     counts = np.bincount(image[kept], minlength=len(images))

@@ -1,4 +1,4 @@
-"""Pixels: reading, resizing, padding and augmenting images. The only file that knows albumentations."""
+"""Pixels: reading, resizing, padding, augmenting. The only file that knows albumentations."""
 
 import math
 import os
@@ -17,7 +17,11 @@ from data import DataError
 Shape = tuple[int, int]  # height, width
 
 STRIDE = 32  # images are padded to multiples of it, or the feature levels would not fit together
-GRAY = (124, 116, 104)  # ImageNet's mean, about 0 after normalizing: where zooming out shows nothing
+GRAY = (
+    124,
+    116,
+    104,
+)  # ImageNet's mean, about 0 after normalizing: where zooming out shows nothing
 # What color=1 means: factors 1 ± 0.4 (hue: a turn by ± 0.05), as in the usual SSD and YOLO recipes.
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.4, 0.4, 0.4, 0.05
 
@@ -35,7 +39,9 @@ def load_image(path: str | Path) -> np.ndarray:
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(encoded, flags) if encoded.size else None
     if image is None:
-        raise DataError(f"cannot decode the image {path}: replace the file or drop it from the data")
+        raise DataError(
+            f"cannot decode the image {path}: replace the file or drop it from the data"
+        )
     return image
 
 
@@ -87,8 +93,8 @@ def resize(image: np.ndarray, shape: Shape) -> np.ndarray:
 
 
 def pad(image: np.ndarray, shape: Shape) -> torch.Tensor:
-    """uint8 (3, H, W): (h, w, 3) at the top left, 0 elsewhere; H and W are those of `shape`, rounded
-    up to multiples of 32."""
+    """uint8 (3, H, W): (h, w, 3) at the top left, 0 elsewhere; H and W are those of `shape`,
+    rounded up to multiples of 32."""
     height, width = (math.ceil(side / STRIDE) * STRIDE for side in shape)
     canvas = torch.zeros(3, height, width, dtype=torch.uint8)
     canvas[:, : image.shape[0], : image.shape[1]] = torch.from_numpy(image).permute(2, 0, 1)
@@ -126,7 +132,7 @@ class Augmentation:
 
     def _compose(self, hflip: float, vflip: float, color: float, zoom: float) -> Any:
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or importing it asks the network
-        import albumentations as A  # noqa: N812  (takes a second: only where it is used)
+        import albumentations as A
 
         steps: list[Any] = []
         if hflip:

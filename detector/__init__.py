@@ -1,4 +1,4 @@
-"""RetinaNet: anchors, matching, criterion, suppression, and the Lightning module that composes them.
+"""RetinaNet: anchors, matching, criterion, suppression, and the Lightning module that joins them.
 
 Letters in shapes: N images, R anchors (all levels together), K classes, L levels, G objects of an
 image (padding rows included), F foreground anchors, D detections of an image (padding included).

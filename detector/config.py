@@ -155,9 +155,7 @@ def _known(flat: Source) -> dict[str, Option]:
     }
 
 
-def _unknown(
-    key: str, known: Mapping[str, Option], flat: Source, names: Sequence[str]
-) -> str:
+def _unknown(key: str, known: Mapping[str, Option], flat: Source, names: Sequence[str]) -> str:
     """What to say of a key that is not known: its first wrong part, the nearest, the choices."""
     parent = ""
     for part in key.split("."):
@@ -167,9 +165,20 @@ def _unknown(
             break
         parent += f"{part}."
     else:
+        under = [name.removeprefix(parent) for name in known if name.startswith(parent)]
+        choices = list(dict.fromkeys(name.split(".")[0] for name in under))
         return f"is a section of {', '.join(choices)}; it is not a value, {show(flat[key].value)}"
     section = parent.rstrip(".")
-    ...
+    if section == "trainer" and part in OURS:
+        return f"'{part}' is set by train.py itself"
+    elsewhere = [name for name in known if name.split(".")[-1] == part]
+    hint = near(part, choices if section else [*choices, *names])
+    hint = hint or (f"; did you mean '{elsewhere[0]}'?" if elsewhere else ";")
+    if section in CONTRACTS:
+        return f"{flat[section].value} has no argument '{part}'{hint} It takes {', '.join(choices)}"
+    if section == "trainer":
+        return f"pl.Trainer has no argument '{part}'{hint} See the documentation of Lightning"
+    return f"{section or 'a configuration'} has no '{part}'{hint} It takes {', '.join(choices)}"
 
 
 def _nest(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -157,10 +157,8 @@ def truth_and_detections(
     for k, (height, width) in enumerate(cpu["sizes"].tolist()):
         image = cpu["images"][k, :, :height, :width].permute(1, 2, 0).numpy()
         valid = cpu["valid"][k]
-        truth = Marks(
-            *(cpu[name][k][valid].numpy() for name in ("boxes", "labels")),
-            ignore=cpu["ignore"][k][valid].numpy(),
-        )
+        objects = {name: cpu[name][k][valid].numpy() for name in ("boxes", "labels", "ignore")}
+        truth = Marks(**objects)
         best = scores[k] >= 0.3
         found = Marks(boxes[k][best], labels[k][best], scores[k][best])
         shown.append(side_by_side(image, truth, found, class_names, side=320))

@@ -42,6 +42,9 @@ class Detector(pl.LightningModule):
     """
 
     losses: Criterion
+    norm: Tensor  # of all gradients, before clipping
+    bad_updates: Tensor  # since the last logging interval
+    bad_in_a_row: Tensor
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class Detector(pl.LightningModule):
         self.recent: dict[str, float] = {}  # what was read at the last logging interval
         for name in ("norm", "bad_updates", "bad_in_a_row"):
             self.register_buffer(name, torch.zeros(()), persistent=False)
+        self.last_read = 0
         self.bad_images: Tensor | None = None
 
     def forward(self, batch: Batch) -> Detections:
@@ -108,8 +112,8 @@ class Detector(pl.LightningModule):
             inner.found_inf = bad
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        step = self.trainer.global_step
-        if step % self.trainer.log_every_n_steps == 0 and step != getattr(self, "last_read", 0):
+        step, interval = self.trainer.global_step, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if step % interval == 0 and step != self.last_read:
             self.last_read = step
             self.read_step(step)
 
@@ -181,7 +185,7 @@ class Detector(pl.LightningModule):
             self.log(f"val/{name}", value)
         if self.pictures and self.logger:
             sheet = contact_sheet(self.pictures, columns=2)
-            self.logger.experiment.add_image(  # type: ignore[union-attr]
+            self.logger.experiment.add_image(  # type: ignore[attr-defined]
                 "val/truth_and_detections", sheet, self.trainer.global_step, dataformats="HWC"
             )
         self.found, self.pictures = {}, []
@@ -189,7 +193,7 @@ class Detector(pl.LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Detections:
         return self(batch)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         # 16-mixed scales the gradients, and only an optimizer that is not fused is unscaled before
         # clipping
         fused = self.trainer.precision != "16-mixed"

@@ -84,7 +84,9 @@ OPTIONS = {
     "postprocess.candidates": Option(Count, 1000, "best scores kept per level"),
     "postprocess.max_detections": Option(Count, 100, "per image"),
     "optimizer.name": Option(Literal["sgd", "adamw"], "sgd", ""),
-    "optimizer.lr": Option(Positive, 0.01, "for reference_batch images per update; scaled linearly"),
+    "optimizer.lr": Option(
+        Positive, 0.01, "for reference_batch images per update; scaled linearly"
+    ),
     "optimizer.momentum": Option(Threshold, 0.9, "sgd only"),
     "optimizer.weight_decay": Option(Amount, 0.0001, "not on biases, normalization and losses"),
     "optimizer.reference_batch": Option(Natural, 16, "images; 0: lr is taken as it is"),

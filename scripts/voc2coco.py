@@ -13,8 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.voc import voc_to_coco  # noqa: E402
-from detector.config import one_line_errors  # noqa: E402
+from data.voc import voc_to_coco
+from detector.config import one_line_errors
 
 
 def main(arguments: list[str] | None = None) -> None:

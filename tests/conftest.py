@@ -9,7 +9,8 @@ from data.shapes import draw_dataset
 TINY = """
 data: {format: coco, size: [96, 96], batch_size: 4, workers: 0}
 model:
-  {depth: 18, width: 8, norm: group, channels: 16, convs: 1, anchors: {sizes: [12, 24, 48, 96, 160]}}
+  {depth: 18, width: 8, norm: group, channels: 16, convs: 1,
+   anchors: {sizes: [12, 24, 48, 96, 160]}}
 optimizer: {lr: 0.01, reference_batch: 0}
 schedule: {warmup: 2}
 trainer: {max_epochs: 2, accelerator: cpu, log_every_n_steps: 1}

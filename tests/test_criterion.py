@@ -56,7 +56,9 @@ def torchvision_losses(
     head.regression_head._loss_type = box
     targets = [
         {"boxes": boxes[valid], "labels": labels[valid]}
-        for boxes, labels, valid in zip(batch["boxes"], batch["labels"], batch["valid"], strict=True)
+        for boxes, labels, valid in zip(
+            batch["boxes"], batch["labels"], batch["valid"], strict=True
+        )
     ]
     outputs = {"cls_logits": predictions.logits, "bbox_regression": predictions.deltas}
     return model.compute_loss(targets, outputs, [predictions.anchors] * len(targets))

@@ -201,7 +201,9 @@ def test_training_drops_what_does_not_fill_a_batch_another_part_each_epoch() -> 
 
 
 def test_fewer_images_than_a_batch_still_make_one() -> None:
-    assert [len(batch) for batch in Batches(np.full((3, 2), 8), InputSize(), 16, shuffle=True)] == [3]
+    assert [len(batch) for batch in Batches(np.full((3, 2), 8), InputSize(), 16, shuffle=True)] == [
+        3
+    ]
 
 
 def test_a_batch_has_one_shape_and_keeps_to_one_orientation() -> None:

@@ -178,7 +178,7 @@ def test_many_in_a_row_stop_the_run(tmp_path: Any) -> None:
     Poisoned.factor = math.nan
     try:
         loop = trainer(tmp_path, max_epochs=10, limit_val_batches=0)
-        with pytest.raises(NonFiniteLoss, match="lower optimizer.lr") as caught:
+        with pytest.raises(NonFiniteLoss, match=r"lower optimizer\.lr") as caught:
             loop.fit(detector(Poisoned()), datamodule=Data())
     finally:
         Poisoned.factor = 1.0
@@ -205,7 +205,7 @@ def test_ema_ramps_and_is_what_is_validated_and_saved(tmp_path: Any) -> None:
     key = "net.class_head.output.weight"
     start = detector(norm="batch").state_dict()[key]
     assert not torch.equal(average[key], raw[key])
-    # after 8 updates the decay is at most 9 / 18, so the average is nearer to the end than to the start
+    # after 8 updates the decay is at most 9 / 18: the average is nearer to the end than the start
     assert (average[key] - raw[key]).norm() < (average[key] - start).norm()
     counts = [v for k, v in average.items() if k.endswith("num_batches_tracked")]
     assert counts

@@ -28,7 +28,7 @@ def test_only_weights_of_the_net_decay() -> None:
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_a_skipped_first_update_leaves_no_trace(name: str) -> None:
-    """torch's fused SGD allocates its momentum without filling it when the first update is skipped."""
+    """torch's fused SGD leaves its momentum unfilled when the first update is skipped."""
     results = []
     for skip in (True, False):
         torch.manual_seed(0)

@@ -113,7 +113,9 @@ def test_figures_do_not_depend_on_the_batch_size(run: Path, batch_size: str) -> 
 def test_resume_goes_on_exactly(tiny: list[str], tmp_path: Path, workers: str) -> None:
     flags = ["--data.workers", workers, "--data.color", "0.5", "--ema.decay", "0.9"]
     flags += ["--schedule.name", "cosine"]
-    whole = train.main([*tiny, *flags, "--run", str(tmp_path / "whole"), "--trainer.max_epochs", "3"])
+    whole = train.main(
+        [*tiny, *flags, "--run", str(tmp_path / "whole"), "--trainer.max_epochs", "3"]
+    )
 
     # the schedule knows three epochs, and the process is cut off after one
     class Cut(KeyboardInterrupt):
@@ -143,7 +145,14 @@ def test_explicit_flags_beat_what_the_checkpoint_remembers(run: Path, tmp_path: 
 
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
-    flags = ["--optimizer.lr", "0.5", "--optimizer.weight_decay", "0.25", "--trainer.max_epochs", "3"]
+    flags = [
+        "--optimizer.lr",
+        "0.5",
+        "--optimizer.weight_decay",
+        "0.25",
+        "--trainer.max_epochs",
+        "3",
+    ]
     train.main(["--resume", str(copy), *flags])
     decayed, others = weights(copy)["optimizer_states"][0]["param_groups"]
     assert decayed["initial_lr"] == others["initial_lr"] == 0.5
@@ -188,15 +197,27 @@ def test_a_checkpoint_that_is_none(run: Path, tmp_path: Path, capsys: Any) -> No
     assert "cannot be read as a checkpoint" in line
 
 
-def test_a_checkpoint_of_another_model(run: Path, tiny: list[str], tmp_path: Path, capsys: Any) -> None:
+def test_a_checkpoint_of_another_model(
+    run: Path, tiny: list[str], tmp_path: Path, capsys: Any
+) -> None:
     other = train.main(
-        [*tiny, "--run", str(tmp_path / "other"), "--model.channels", "8", "--trainer.max_epochs", "1"]
+        [
+            *tiny,
+            "--run",
+            str(tmp_path / "other"),
+            "--model.channels",
+            "8",
+            "--trainer.max_epochs",
+            "1",
+        ]
     )
     path = str(other / "checkpoints" / "last.ckpt")
     assert "of another model" in error_of(evaluation.main, [str(run), "--checkpoint", path], capsys)
 
 
-def test_a_broken_image_stops_with_its_name(shapes: Path, tiny: list[str], tmp_path: Path, capsys: Any) -> None:
+def test_a_broken_image_stops_with_its_name(
+    shapes: Path, tiny: list[str], tmp_path: Path, capsys: Any
+) -> None:
     import shutil
 
     root = tmp_path / "data"
@@ -209,7 +230,9 @@ def test_a_broken_image_stops_with_its_name(shapes: Path, tiny: list[str], tmp_p
         assert image.name in line
 
 
-def test_evaluation_on_data_with_other_classes(run: Path, shapes: Path, tmp_path: Path, capsys: Any) -> None:
+def test_evaluation_on_data_with_other_classes(
+    run: Path, shapes: Path, tmp_path: Path, capsys: Any
+) -> None:
     import shutil
 
     root = tmp_path / "data"

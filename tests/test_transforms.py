@@ -188,7 +188,9 @@ def test_what_is_zoomed_out_of_the_image_loses_its_box_and_the_rest_keep_their_r
         assert (moved <= 100).all()
 
 
-@pytest.mark.parametrize("options", [{}, {"color": 1.0}, {"zoom": 0.3}, {"hflip": 0.0, "color": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{}, {"color": 1.0}, {"zoom": 0.3}, {"hflip": 0.0, "color": 0.5}]
+)
 def test_images_without_boxes_pass(options: dict[str, float]) -> None:
     image, _ = scene()
     _, boxes, rows = Augmentation(**options)(image, NONE, (0, 0, 0))
@@ -231,7 +233,9 @@ def test_the_two_flips_are_independent() -> None:
     assert len(seen) == 4
 
 
-def test_a_misspelled_argument_of_albumentations_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misspelled_argument_of_albumentations_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     import albumentations
 
     flip = albumentations.HorizontalFlip
@@ -244,7 +248,11 @@ def test_nothing_warns() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         image, boxes = scene()
-        for options in ({}, {"hflip": 0.0, "color": 1.0}, {"zoom": 0.3, "vflip": 0.2, "color": 2.0}):
+        for options in (
+            {},
+            {"hflip": 0.0, "color": 1.0},
+            {"zoom": 0.3, "vflip": 0.2, "color": 2.0},
+        ):
             Augmentation(**options)(image, boxes, (0, 0, 0))
 
 

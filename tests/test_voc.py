@@ -182,7 +182,7 @@ def test_missing_and_broken_files_are_one_clear_line(root: Path) -> None:
 
 def test_a_missing_folder_of_images_is_named(root: Path) -> None:
     (root / "JPEGImages").rename(root / "elsewhere")
-    with pytest.raises(DataError, match="image folder .*JPEGImages is missing"):
+    with pytest.raises(DataError, match=r"image folder .*JPEGImages is missing"):
         read(root, "train")
 
 
