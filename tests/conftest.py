@@ -33,6 +33,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, shapes: Path) -> list[str]:
     return ["--config", str(path), "--data.root", str(shapes)]
 
 
+def with_root(tiny: list[str], root: Path) -> list[str]:
+    """The same flags for other data."""
+    return [*tiny[:-1], str(root)]
+
+
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Path:
     """A finished run of two epochs, with averaged weights."""
