@@ -1,0 +1,154 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from detector.config import UserError, load, make_loss, one_line_errors, parse, save
+
+ROOT = Path(__file__).parents[1]
+
+
+def tree(*words: str) -> dict[str, Any]:
+    return parse(words, usage="")[0]
+
+
+def file(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def test_defaults_are_complete() -> None:
+    config = tree()
+    assert config["model"]["class_loss"] == {
+        "name": "FocalLoss",
+        "alpha": 0.25,
+        "gamma": 2.0,
+        "weight": 1.0,
+    }
+    assert config["trainer"]["max_epochs"] == 12
+
+
+def test_later_files_win_key_by_key_and_the_command_line_beats_every_file(tmp_path: Path) -> None:
+    a = file(tmp_path / "a.yaml", "optimizer: {lr: 1e-3, momentum: 0.5}\nseed: 3")
+    b = file(tmp_path / "b.yaml", "optimizer: {lr: 0.2}")
+    config = tree("--seed", "7", "--config", a, "--config", b)
+    assert config["seed"] == 7
+    assert config["optimizer"]["lr"] == 0.2
+    assert config["optimizer"]["momentum"] == 0.5
+    assert tree("--config", b, "--config", a)["optimizer"]["lr"] == 0.001
+
+
+def test_naming_another_class_resets_its_arguments(tmp_path: Path) -> None:
+    a = file(tmp_path / "a.yaml", "model: {class_loss: {name: FocalLoss, weight: 5, gamma: 1}}")
+    b = file(tmp_path / "b.yaml", "model: {class_loss: SigmoidCrossEntropy}")
+    expected = {"name": "SigmoidCrossEntropy", "label_smoothing": 0.0, "weight": 1.0}
+    assert tree("--config", a, "--config", b)["model"]["class_loss"] == expected
+    flag = ("--model.class_loss", "SigmoidCrossEntropy")
+    assert tree("--config", a, *flag)["model"]["class_loss"] == expected
+    assert tree(*flag, "--config", a)["model"]["class_loss"] == expected
+
+
+def test_naming_the_same_class_keeps_its_arguments(tmp_path: Path) -> None:
+    a = file(tmp_path / "a.yaml", "model: {class_loss: {name: FocalLoss, gamma: 1}}")
+    assert (
+        tree("--config", a, "--model.class_loss", "FocalLoss")["model"]["class_loss"]["gamma"] == 1
+    )
+
+
+def test_the_order_of_flags_does_not_matter() -> None:
+    words = ("--model.box_loss", "GIoULoss"), ("--model.box_loss.weight", "2")
+    assert tree(*words[0], *words[1]) == tree(*words[1], *words[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--modle.depth", "18"], ["modle", "did you mean 'model'"]),
+        (["--model.dept", "18"], ["did you mean 'depth'"]),
+        (["--model.class_loss", "FocalLos"], ["did you mean 'FocalLoss'", "SigmoidCrossEntropy"]),
+        (["--model.class_loss.gama", "1"], ["did you mean 'gamma'", "alpha, gamma, weight"]),
+        (["--model.class_loss.gamma", "big"], ["gamma", "a number", "big"]),
+        (["--model.class_loss", "GIoULoss"], ["box_loss"]),
+        (["--trainer.max_epoch", "2"], ["did you mean 'max_epochs'"]),
+        (["--trainer.logger", "x"], ["set by train.py"]),
+        (["--model.depth", "20"], ["18", "152"]),
+        (["--data.size", "320"], ["a list", "320"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
+        (["stray"], ["stray"]),
+    ],
+)
+def test_a_mistake_is_one_line(words: list[str], parts: list[str], capsys: Any) -> None:
+    with pytest.raises(SystemExit) as caught, one_line_errors():
+        tree(*words)
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert all(part in lines[0] for part in parts), lines[0]
+
+
+def test_a_mistake_in_a_file_names_the_file(tmp_path: Path) -> None:
+    path = file(tmp_path / "mine.yaml", "model: {dept: 18}")
+    with pytest.raises(UserError, match=r"mine\.yaml"):
+        tree("--config", path)
+
+
+def test_a_key_twice_in_a_file_is_an_error(tmp_path: Path) -> None:
+    path = file(tmp_path / "mine.yaml", "seed: 1\nseed: 2")
+    with pytest.raises(UserError, match="twice"):
+        tree("--config", path)
+
+
+def test_errors_come_before_torch_is_imported() -> None:
+    code = (
+        "import sys, train\n"
+        "try: train.main(['--model.dept', '18'])\n"
+        "except SystemExit as e: print(e.code, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60
+    )
+    assert done.stdout.strip() == "2 False"
+    assert done.stderr.count("\n") == 1
+
+
+def test_help_fits_two_screens(capsys: Any) -> None:
+    with pytest.raises(SystemExit) as caught:
+        tree("--help")
+    assert caught.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 90
+    assert any("FocalLoss" in line for line in lines)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_config_parses_and_opens_with_a_comment(path: Path) -> None:
+    assert path.read_text().startswith("# ")
+    tree("--config", str(path))
+
+
+def test_a_saved_tree_reads_back_equal_and_print_config_prints_it(
+    tmp_path: Path, capsys: Any
+) -> None:
+    config = tree("--model.box_loss", "GIoULoss", "--seed", "4")
+    save(config, tmp_path / "config.yaml")
+    assert load(tmp_path / "config.yaml") == config
+    with pytest.raises(SystemExit):
+        tree("--model.box_loss", "GIoULoss", "--seed", "4", "--print_config")
+    assert yaml.safe_load(capsys.readouterr().out) == config
+
+
+def test_a_users_own_loss(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "my_losses.py").write_text(
+        "from losses import FocalLoss\n\n"
+        "class Mine(FocalLoss):\n"
+        "    def __init__(self, sharp: float = 3.0, weight: float = 1.0) -> None:\n"
+        "        super().__init__(gamma=sharp, weight=weight)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    spec = tree("--model.class_loss", "my_losses.Mine", "--model.class_loss.sharp", "4")
+    assert spec["model"]["class_loss"] == {"name": "my_losses.Mine", "sharp": 4.0, "weight": 1.0}
+    assert make_loss(spec["model"]["class_loss"]).gamma == 4.0
