@@ -140,7 +140,8 @@ class DataModule(pl.LightningDataModule):
         index), so a resumed run goes on as if it had not been interrupted."""
         # Lightning sets the epoch only after it has made the first iterator.
         trainer = self.trainer
-        epoch = trainer.fit_loop.epoch_progress.current.processed if trainer else 0
+        progress = trainer.fit_loop.epoch_progress if trainer else None
+        epoch = (lambda: progress.current.processed) if progress else 0
         shuffle = not (trainer and trainer.overfit_batches)  # it wants the same ones every epoch
         return self._loader("train", self.augmentation, shuffle=shuffle, epoch=epoch)
 

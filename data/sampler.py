@@ -1,6 +1,6 @@
 """Which images make up which batch, as a function of (seed, epoch) and of nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import numpy as np
@@ -38,11 +38,12 @@ class Batches(Sampler[list[Key]]):
         *,
         seed: int = 0,
         shuffle: bool = False,
-        epoch: int = 0,
+        epoch: int | Callable[[], int] = 0,
         position: tuple[int, int] | None = None,
     ) -> None:
         """`sizes` int (M, 2), the images' heights and widths; `position` is the rank and the number
-        of ranks, those of torch.distributed unless given."""
+        of ranks, those of torch.distributed unless given; `epoch` may be a function that is asked
+        when an epoch begins: a resume knows it only after the loaders are made."""
         self.sizes, self.input_size, self.seed, self.shuffle = sizes, input_size, seed, shuffle
         self.epoch = epoch
         self.rank, self.world = _position() if position is None else position
@@ -55,7 +56,8 @@ class Batches(Sampler[list[Key]]):
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
+        if not callable(self.epoch):  # Lightning sets 0 before a resume knows better
+            self.epoch = epoch
 
     def _left_over(self, count: int) -> bool:
         """Whether `count` images of one orientation end in a batch that is not full."""
@@ -66,7 +68,8 @@ class Batches(Sampler[list[Key]]):
         return sum(count // self.joint + self._left_over(count) for count in counts)
 
     def __iter__(self) -> Iterator[list[Key]]:
-        return self._keys(self.epoch)  # the epoch of now, not that of the first batch's reading
+        epoch = self.epoch() if callable(self.epoch) else self.epoch
+        return self._keys(epoch)  # the epoch of now, not that of the first batch's reading
 
     def _keys(self, epoch: int) -> Iterator[list[Key]]:
         for number, indices in enumerate(self._joint_batches(epoch)):
