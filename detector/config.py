@@ -157,28 +157,34 @@ def _known(flat: Source) -> dict[str, Option]:
 
 def _unknown(key: str, known: Mapping[str, Option], flat: Source, names: Sequence[str]) -> str:
     """What to say of a key that is not known: its first wrong part, the nearest, the choices."""
-    parent = ""
-    for part in key.split("."):
-        under = [name.removeprefix(parent) for name in known if name.startswith(parent)]
-        choices = list(dict.fromkeys(name.split(".")[0] for name in under))
-        if part not in choices:
-            break
-        parent += f"{part}."
-    else:
-        under = [name.removeprefix(parent) for name in known if name.startswith(parent)]
-        choices = list(dict.fromkeys(name.split(".")[0] for name in under))
-        return f"is a section of {', '.join(choices)}; it is not a value, {show(flat[key].value)}"
-    section = parent.rstrip(".")
+    parent, parts = "", key.split(".")
+    while parts and parts[0] in _under(parent, known):
+        parent += f"{parts.pop(0)}."
+    section, choices = parent.rstrip("."), _under(parent, known)
+    if not parts:
+        return f"is a section ({', '.join(choices)}), not a value"
+    part = parts[0]
+    if not choices:
+        return f"{section} is a value, it has no '{part}'"
     if section == "trainer" and part in OURS:
-        return f"'{part}' is set by train.py itself"
-    elsewhere = [name for name in known if name.split(".")[-1] == part]
-    hint = near(part, choices if section else [*choices, *names])
-    hint = hint or (f"; did you mean '{elsewhere[0]}'?" if elsewhere else ";")
-    if section in CONTRACTS:
-        return f"{flat[section].value} has no argument '{part}'{hint} It takes {', '.join(choices)}"
+        return "train.py sets this itself"
     if section == "trainer":
-        return f"pl.Trainer has no argument '{part}'{hint} See the documentation of Lightning"
-    return f"{section or 'a configuration'} has no '{part}'{hint} It takes {', '.join(choices)}"
+        hint = near(part, choices) or f". It takes {', '.join(choices)}"
+        return f"pl.Trainer has no argument '{part}'{hint}"
+    if section in CONTRACTS:
+        owner, hint = f"{flat[section].value} has no argument", near(part, choices)
+    else:
+        owner = f"{section or 'the configuration'} has no"
+        choices += [] if section else names
+        exact = [name for name in known if name.endswith(f".{part}")]
+        hint = f"; did you mean '{exact[0]}'?" if exact else near(part, choices)
+    return f"{owner} '{part}'{hint or '.'} It takes {', '.join(choices) or 'nothing'}"
+
+
+def _under(parent: str, known: Mapping[str, Option]) -> list[str]:
+    """The names directly below a section."""
+    names = [name.removeprefix(parent) for name in known if name.startswith(parent)]
+    return list(dict.fromkeys(name.split(".")[0] for name in names))
 
 
 def _nest(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Detector(pl.LightningModule):
         self.recent: dict[str, float] = {}  # what was read at the last logging interval
         for name in ("norm", "bad_updates", "bad_in_a_row"):
             self.register_buffer(name, torch.zeros(()), persistent=False)
-        self.last_read = 0
+        self.last_read, self.started = 0, False
         self.bad_images: Tensor | None = None
 
     def forward(self, batch: Batch) -> Detections:
@@ -221,12 +221,17 @@ class Detector(pl.LightningModule):
         return min(self.schedule["warmup"], int(self.trainer.estimated_stepping_batches) // 5)
 
     def learning_rate_factor(self, update: int) -> float:
+        if not self.started:
+            # To count the updates Lightning makes the first iterator, before a resume knows its
+            # epoch; `on_train_start` sets the rate.
+            return 1.0
         total = max(1, int(self.trainer.estimated_stepping_batches))
         return rate_factor(update, total, self.schedule | {"warmup": self.warmup})
 
     def on_train_start(self) -> None:
         """After a resume: what the configuration says of rates and decay beats what the checkpoint
         remembers."""
+        self.started = True
         (optimizer,) = self.trainer.optimizers
         (config,) = self.trainer.lr_scheduler_configs
         scheduler: Any = config.scheduler
