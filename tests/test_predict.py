@@ -1,0 +1,124 @@
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import numpy as np
+import pytest
+
+from data.datamodule import DataModule
+from detector.config import load
+
+Capture = pytest.CaptureFixture[str]
+SCRIPT = Path(__file__).parents[1] / "scripts" / "predict.py"
+
+
+EVERYTHING = ["--score", "0", "--postprocess.score_threshold", "0"]
+
+
+def shape(path: Path) -> tuple[int, ...]:
+    image = cv2.imread(str(path))
+    assert image is not None
+    return image.shape
+
+
+@pytest.fixture(scope="module")
+def predict() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("predict", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_folder_gives_pictures_and_rows_and_names_what_it_skips(
+    predict: ModuleType, run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name, size in (("wide.jpg", (60, 90, 3)), ("high.png", (90, 50, 3))):
+        cv2.imwrite(str(folder / name), np.random.default_rng(0).integers(0, 255, size, np.uint8))
+    (folder / "broken.jpg").write_text("no image")
+    (folder / "notes.txt").write_text("no image at all")
+    predict.main([str(run), str(folder), "--out", str(out), *EVERYTHING])
+    names = {"wide.jpg", "high.png"}
+    assert {path.name for path in out.iterdir()} == names | {"detections.json"}
+    assert shape(out / "wide.jpg") == (420, 630, 3)  # 640 / 90 is about 7
+    rows = json.loads((out / "detections.json").read_text())
+    assert {row["file_name"] for row in rows} == names
+    assert {tuple(row) for row in rows} == {("file_name", "category", "bbox", "score")}
+    for row in rows:
+        x, y, width, height = row["bbox"]
+        limit = (90, 60) if row["file_name"] == "wide.jpg" else (50, 90)
+        assert min(x, y, width, height) >= 0
+        assert x + width <= limit[0] + 1e-3
+        assert y + height <= limit[1] + 1e-3
+    printed = capsys.readouterr()
+    assert f"skipped: cannot decode the image {folder / 'broken.jpg'}" in printed.err
+    assert "notes.txt" not in printed.err
+
+
+def test_a_split_stands_beside_its_ground_truth(
+    predict: ModuleType, run: Path, tmp_path: Path
+) -> None:
+    predict.main([str(run), "--split", "val", "--count", "3", "--out", str(tmp_path)])
+    data = DataModule(**load(run / "config.yaml")["data"])
+    data.setup("validate")
+    files = list(data.file_names.values())
+    expected = {files[0], files[2], files[5]}  # 0, 2.5 and 5 of the 6 images
+    assert {path.name for path in tmp_path.glob("*.jpg")} == expected
+    height, width, _ = shape(tmp_path / files[0])
+    assert max(height - 24, (width - 6) // 2) == 480  # a caption above, a gap between
+    assert (tmp_path / "sheet.png").is_file()
+
+
+def test_rows_of_a_split_have_the_ids_of_the_data_set(
+    predict: ModuleType, run: Path, tmp_path: Path
+) -> None:
+    words = ["--split", "val", "--count", "6", "--out", str(tmp_path)]
+    predict.main([str(run), *words, *EVERYTHING])
+    rows = json.loads((tmp_path / "detections.json").read_text())
+    data = DataModule(**load(run / "config.yaml")["data"])
+    data.setup("validate")
+    names = {row["id"]: row["name"] for row in data.ground_truth()["categories"]}
+    assert rows
+    assert all(row["category"] == names[row["category_id"]] for row in rows)
+    assert all(row["file_name"] == data.file_names[row["image_id"]] for row in rows)
+    assert {row["image_id"] for row in rows} == set(data.file_names)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "give an image, a folder of images or --split"),
+        (["images", "--split", "val"], "one of them only"),
+        (["missing"], "missing does not exist"),
+        (["empty"], "empty holds no images"),
+        (["images/broken.jpg"], "none of the 1 images can be read"),
+        (["images", "--out", "images"], "they would be overwritten"),
+        (["images", "--checkpoint", "first"], "there is no checkpoint first"),
+        (["images", "--scor", "0.5"], "did you mean 'score'"),
+    ],
+)
+def test_mistakes_are_one_line(
+    predict: ModuleType,
+    run: Path,
+    tmp_path: Path,
+    capsys: Capture,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("images").mkdir()
+    Path("images/broken.jpg").write_text("no image")
+    words = words if "--out" in words else [*words, "--out", "out"]
+    with pytest.raises(SystemExit) as exit_status:
+        predict.main([str(run.resolve()), *words])
+    assert exit_status.value.code == 2
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
