@@ -139,7 +139,7 @@ class DataModule(pl.LightningDataModule):
         """Shuffled and augmented. The order and every random draw are functions of (seed, epoch,
         index), so a resumed run goes on as if it had not been interrupted."""
         # Lightning sets the epoch only after it has made the first iterator.
-        trainer = self.trainer
+        trainer: Any = self.trainer
         progress = trainer.fit_loop.epoch_progress if trainer else None
         epoch = (lambda: progress.current.processed) if progress else 0
         shuffle = not (trainer and trainer.overfit_batches)  # it wants the same ones every epoch

@@ -74,21 +74,15 @@ def to_split(content: Content, folder: Path, classes: Sequence[str], where: obje
     label_of = dict.fromkeys(ids.values(), -1)
     label_of |= {ids[name]: label for label, name in enumerate(classes) if name in ids}
     index_of = {image["id"]: index for index, image in enumerate(images)}
-    for row in annotations:
-        for key, known in (("image_id", index_of), ("category_id", label_of)):
-            if row[key] not in known:
-                name = f"annotation {row.get('id', '(without id)')}"
-                raise DataError(f"{where}: {name} has {key} {row[key]}, which is not in the file")
+    image = _look_up("image_id", index_of, annotations, where)
+    labels = _look_up("category_id", label_of, annotations, where)
     paths = [os.path.join(folder, image["file_name"]) for image in images]
     check_files(paths)
     sizes = _sizes(images, paths)
-    order = np.argsort([index_of[row["image_id"]] for row in annotations], kind="stable")
+    order = np.argsort(image, kind="stable")
+    image, labels = image[order], labels[order]
     annotations = [annotations[position] for position in order.tolist()]
-    image = np.array([index_of[row["image_id"]] for row in annotations], np.int64)
-    labels = np.array([label_of[row["category_id"]] for row in annotations], np.int64)
-    ignore = np.array(
-        [bool(row.get("iscrowd") or row.get("difficult")) for row in annotations], bool
-    )
+    marks = [row.get("iscrowd") or row.get("difficult") for row in annotations]
     raw = _boxes(annotations, where)
     boxes, kept, dropped = _clean(raw, labels, sizes[image])
     counts = np.bincount(image[kept], minlength=len(images))
@@ -98,12 +92,24 @@ def to_split(content: Content, folder: Path, classes: Sequence[str], where: obje
         sizes=sizes,
         boxes=boxes[kept],
         labels=labels[kept],
-        ignore=ignore[kept],
+        ignore=np.array(marks, bool)[kept],
         identities=_identities(annotations, kept, where),
         starts=np.concatenate([[0], np.cumsum(counts)]),
         dropped=dropped,
         clipped=int((abs(raw - boxes)[kept] > 1).any(axis=1).sum()),
     )
+
+
+def _look_up(
+    key: str, known: dict[int, int], annotations: list[dict[str, Any]], where: object
+) -> np.ndarray:
+    """int64 (A,): what `known` has for each annotation's `key`."""
+    try:
+        return np.array([known[row[key]] for row in annotations], np.int64)
+    except (KeyError, TypeError):  # a list cannot be looked up
+        row = next(row for row in annotations if row[key] not in list(known))
+        name = f"annotation {row.get('id', '(without id)')}"
+        raise DataError(f"{where}: {name} has {key} {row[key]}, which is not in the file") from None
 
 
 def check_files(paths: Sequence[str]) -> None:
@@ -134,7 +140,7 @@ def _sizes(images: list[dict[str, Any]], paths: list[str]) -> np.ndarray:
     """int64 (M, 2) height, width; from the image file where the annotations do not say."""
     sizes = np.zeros((len(images), 2), np.int64)
     for index, image in enumerate(images):
-        size = image.get("height"), image.get("width")
+        size: tuple[Any, Any] = image.get("height"), image.get("width")
         said = all(type(side) is int and side > 0 for side in size)
         sizes[index] = size if said else header_size(paths[index])
     return sizes
@@ -154,18 +160,24 @@ def header_size(path: str) -> tuple[int, int]:
 def _boxes(annotations: list[dict[str, Any]], where: object) -> np.ndarray:
     """float64 (A, 4) xywh -> xyxy."""
     rows = [row["bbox"] for row in annotations]
-    for row in annotations:
-        bbox = row["bbox"]
-        if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
-            name = f"annotation {row.get('id', '(without id)')}"
-            raise DataError(f"{where}: {name} needs a bbox [x, y, width, height], not {bbox}")
-    boxes = np.array(rows, np.float64).reshape(-1, 4)
+    try:
+        boxes = np.array(rows or np.zeros((0, 4)))
+    except ValueError:  # not all have the same length
+        boxes = np.zeros(0)
+    if boxes.dtype.kind not in "fi" or boxes.shape != (len(rows), 4):
+        _refuse_one(annotations, where)
+    boxes = boxes.astype(np.float64)
     with np.errstate(invalid="ignore"):  # inf - inf
         return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float)
+def _refuse_one(annotations: list[dict[str, Any]], where: object) -> None:
+    for row in annotations:
+        bbox = row["bbox"]
+        numbers = isinstance(bbox, list) and all(isinstance(side, int | float) for side in bbox)
+        if not numbers or len(bbox) != 4:
+            name = f"annotation {row.get('id', '(without id)')}"
+            raise DataError(f"{where}: {name} needs a bbox [x, y, width, height], not {bbox}")
 
 
 def _clean(

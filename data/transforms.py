@@ -17,11 +17,7 @@ from data import DataError
 Shape = tuple[int, int]  # height, width
 
 STRIDE = 32  # images are padded to multiples of it, or the feature levels would not fit together
-GRAY = (
-    124,
-    116,
-    104,
-)  # ImageNet's mean, about 0 after normalizing: where zooming out shows nothing
+GRAY = (124, 116, 104)  # around what is zoomed out: ImageNet's mean, about 0 when normalized
 # What color=1 means: factors 1 ± 0.4 (hue: a turn by ± 0.05), as in the usual SSD and YOLO recipes.
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.4, 0.4, 0.4, 0.05
 

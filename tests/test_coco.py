@@ -213,6 +213,9 @@ BROKEN = {
     "text as image id": (content(ids=("a",)), "'a' is not a whole number"),  # type: ignore[arg-type]
     "short bbox": (content(annotation([1, 2, 3])), "needs a bbox"),
     "text in bbox": (content(annotation([1, 2, 3, "4"])), "needs a bbox"),  # type: ignore[list-item]
+    "nothing in bbox": (content(annotation([1, 2, 3, None])), "needs a bbox"),  # type: ignore[list-item]
+    "bbox of lists": (content(annotation([[1], [2], [3], [4]])), "needs a bbox"),  # type: ignore[list-item]
+    "list as image": (content(annotation([1, 1, 2, 2], image=[1])), "image_id [1]"),  # type: ignore[arg-type]
     "no bbox": (content({"id": 1, "image_id": 1, "category_id": 7}), "needs bbox, category_id"),
     "text as track": (content(annotation([1, 1, 2, 2], track_id="a")), "track_id 'a'"),
     "name twice": (

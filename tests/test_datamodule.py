@@ -1,5 +1,7 @@
+import gc
 import json
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -200,6 +202,15 @@ def test_training_drops_what_does_not_fill_a_batch_another_part_each_epoch() -> 
     assert len(dropped) > 4
 
 
+def test_a_function_says_the_epoch_when_it_begins_and_nothing_else_does() -> None:
+    epoch = 4
+    asked = Batches(np.full((10, 2), 8), InputSize(), 5, shuffle=True, epoch=lambda: epoch)
+    asked.set_epoch(0)  # as Lightning does before a resume knows better
+    for epoch in (4, 5):
+        told = Batches(np.full((10, 2), 8), InputSize(), 5, shuffle=True, epoch=epoch)
+        assert list(asked) == list(told)
+
+
 def test_fewer_images_than_a_batch_still_make_one() -> None:
     assert [len(batch) for batch in Batches(np.full((3, 2), 8), InputSize(), 16, shuffle=True)] == [
         3
@@ -342,6 +353,15 @@ def test_the_report_counts_what_was_read(root: Path) -> None:
     assert data.report()[2] == "val: 7 images (3 without boxes), 4 objects, 4 crowd or difficult"
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """torch gives a worker 5 s to end after an error."""
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
+    yield
+    gc.collect()
+
+
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_in_a_worker_arrives_as_one_with_the_message_last(
     tmp_path: Path, workers: int
