@@ -19,7 +19,7 @@ help: ## Show this help
 	fi
 	@touch $@
 
-demo: .venv/.installed ## Draw data, train, evaluate and show detections: 10 minutes on 2 CPU cores
+demo: .venv/.installed ## Draw data, train, evaluate and show detections
 	@rm -rf runs/demo
 	$(BIN)/python train.py --config configs/shapes.yaml --run runs/demo
 	$(BIN)/python eval.py runs/demo

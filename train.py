@@ -82,11 +82,15 @@ def train(config: dict[str, Any], stem: str) -> Path:
         print(*lines, sep="\n")
         print(f"run: {run}   (tensorboard --logdir {run.parent})", flush=True)
 
-    epochs = EpochLine()
+    epochs = EpochLine(lambda line: add_metrics(run, line))
     trainer = make_trainer(config, run, epochs)
     trainer.fit(detector, datamodule=data, ckpt_path=resume, weights_only=True)
     if trainer.is_global_zero:
-        write_metrics(run, epochs.lines)
+        best = json.loads((run / "metrics.json").read_text())["best"]
+        if "val/AP" in best:
+            print(
+                f"best: epoch {best['epoch']}, AP {best['val/AP']:.3f}, AP50 {best['val/AP50']:.3f}"
+            )
     return run
 
 
@@ -133,16 +137,15 @@ def make_trainer(config: dict[str, Any], run: Path, epochs: Any) -> Any:
     )
 
 
-def write_metrics(run: Path, lines: list[dict[str, float]]) -> None:
-    """metrics.json: one entry per epoch, those of before a resume included."""
+def add_metrics(run: Path, line: dict[str, float]) -> None:
+    """metrics.json: the best epoch and one entry for each, those of before a resume included."""
     path = run / "metrics.json"
     before = json.loads(path.read_text())["epochs"] if path.is_file() else []
-    new = {line["epoch"] for line in lines}
-    epochs = [line for line in before if line["epoch"] not in new] + lines
-    best: dict[str, float] = max(epochs, key=lambda line: line.get("val/AP", -1), default={})
-    path.write_text(json.dumps({"best": best, "epochs": epochs}, indent=1))
-    if "val/AP" in best:
-        print(f"best: epoch {best['epoch']}, AP {best['val/AP']:.3f}, AP50 {best['val/AP50']:.3f}")
+    epochs = [other for other in before if other["epoch"] < line["epoch"]] + [line]
+    best = max(epochs, key=lambda other: other.get("val/AP", -1))
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({"best": best, "epochs": epochs}, indent=1))
+    partial.replace(path)  # at once, so that a kill leaves a whole file
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 import logging
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -59,8 +60,13 @@ class Bar(TQDMProgressBar):
 class EpochLine(Callback):
     """One plain line per epoch, for terminals and logs alike: loss, AP, speed, time left."""
 
-    def __init__(self) -> None:
-        self.lines: list[dict[str, float]] = []
+    def __init__(self, save: Callable[[dict[str, float]], None]) -> None:
+        """`save` is given what to keep of every epoch, so that a kill loses at most one."""
+        self.save = save
+        self.validated = False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.validated = True
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.started, self.first = time.perf_counter(), trainer.current_epoch
@@ -79,10 +85,13 @@ class EpochLine(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         now, done = time.perf_counter(), trainer.current_epoch + 1
-        figures = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
-        self.lines.append({"epoch": done, "seconds": now - self.epoch_started, **figures})
+        # figures of an earlier validation are not those of this epoch
+        logged = trainer.callback_metrics.items() if self.validated else []
+        figures = {name: float(value) for name, value in logged if name.startswith("val/")}
+        self.validated = False
         if not trainer.is_global_zero:
             return
+        self.save({"epoch": done, "seconds": now - self.epoch_started, **figures})
         text = f"epoch {done}/{trainer.max_epochs}"
         if "train/loss" in pl_module.recent:
             text += f"  loss {pl_module.recent['train/loss']:.3f}"

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from detector.boxes import area, pairwise_intersection
+from losses.base import IGNORED
 
-IGNORED = -1
 IGNORED_COVER = 0.5  # a background anchor more than half inside of an ignore region is not judged
 
 

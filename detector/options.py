@@ -87,7 +87,7 @@ OPTIONS = {
     "optimizer.lr": Option(
         Positive, 0.01, "for reference_batch images per update; scaled linearly"
     ),
-    "optimizer.momentum": Option(Threshold, 0.9, "sgd only"),
+    "optimizer.momentum": Option(Threshold, 0.9, "beta1 of adamw"),
     "optimizer.weight_decay": Option(Amount, 0.0001, "not on biases, normalization and losses"),
     "optimizer.reference_batch": Option(Natural, 16, "images; 0: lr is taken as it is"),
     "schedule.name": Option(Literal["multistep", "cosine"], "multistep", ""),

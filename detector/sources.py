@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -52,7 +52,7 @@ def checked(key: str, given: Given, kind: Any) -> Any:
 class _Loader(yaml.SafeLoader):
     """YAML whose plain 1e-3 is a number, whose yes, 010 and 2024-01-31 are text; no key twice."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+    yaml_implicit_resolvers = {}  # type: ignore[var-annotated]
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value]

@@ -73,7 +73,7 @@ def test_the_order_of_flags_does_not_matter() -> None:
         (["--model.class_loss.gamma", "big"], ["gamma", "a number", "big"]),
         (["--model.class_loss", "GIoULoss"], ["box_loss"]),
         (["--trainer.max_epoch", "2"], ["did you mean 'max_epochs'"]),
-        (["--trainer.logger", "x"], ["set by train.py"]),
+        (["--trainer.logger", "x"], ["train.py sets this itself"]),
         (["--model.depth", "20"], ["18", "152"]),
         (["--data.size", "320"], ["a list", "320"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
