@@ -1,5 +1,7 @@
 """Criterion: match, normalize once, ask the losses."""
 
+from typing import Literal
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -43,7 +45,7 @@ class Criterion(nn.Module):
         num_classes: int,
         foreground: float | None = None,
         background: float = 0.4,
-        force: bool = True,
+        force: Literal["object", "torchvision", "none"] = "object",
     ) -> None:
         super().__init__()
         self.class_loss, self.box_loss = class_loss, box_loss

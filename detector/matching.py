@@ -1,5 +1,7 @@
 """Matching: which object, if any, every anchor stands for."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -16,21 +18,26 @@ def match(
     num_classes: int,
     foreground: float = 0.5,
     background: float = 0.4,
-    force: bool = True,
+    force: Literal["object", "torchvision", "none"] = "object",
 ) -> tuple[Tensor, Tensor]:
     """A label and a box for every anchor of every image, by IoU (focal loss paper, section 4).
 
     An anchor takes the object that it overlaps most; from `foreground` up it is that object's,
-    below `background` it is background, between the two it is ignored. With `force`, the anchors
-    that overlap an object more than any others do (ties included) are foreground even below the
-    threshold, for the object that they themselves overlap most, as in detectron2 and torchvision;
-    unlike there, an object that touches no anchor forces none. Rows that are `ignore` or not
-    `valid` win no anchor and force none; background mostly inside of an `ignore` row is ignored.
+    below `background` it is background, between the two it is ignored. Rows that are `ignore` or
+    not `valid` win no anchor and force none; background mostly inside of an `ignore` row is
+    ignored.
 
     Args:
         anchors: (R, 4).
         batch: `boxes` (N, G, 4), `labels`, `ignore` and `valid` (N, G).
         num_classes: K, the label of background.
+        foreground, background: the two thresholds.
+        force: the anchors that overlap an object more than any others do (ties included) are
+            foreground even below the threshold, unless none touches it. "object": they are that
+            object's, so that no object goes without (of two objects with the same best anchor the
+            one that it overlaps more wins). "torchvision", and detectron2: they are the object's
+            that they themselves overlap most, and an object beside a better placed one is never
+            learned. "none", the paper: nothing is forced.
 
     Returns labels (N, R), 0..K-1, K or -1, and boxes (N, R, 4): the object's for foreground, the
     anchor itself for all others.
@@ -41,12 +48,15 @@ def match(
     shared = pairwise_intersection(boxes, anchors)  # (N, G, R)
     union = area(boxes)[..., None] + area(anchors) - shared
     iou = torch.where(objects[..., None], shared / union.clamp(min=1e-7), 0.0)
-    best, winner = iou.max(dim=1)  # (N, R)
-
-    is_foreground = best >= foreground
-    if force:
+    if force != "none":
         most = iou.amax(dim=2, keepdim=True)  # (N, G, 1)
-        is_foreground |= ((iou == most) & (most > 0)).any(dim=1)
+        forced = (iou == most) & (most > 0)
+        if force == "object":
+            iou = torch.where(forced, iou + 2, iou)  # beats whatever is not forced
+    best, winner = iou.max(dim=1)  # (N, R)
+    is_foreground = best >= foreground
+    if force == "torchvision":
+        is_foreground |= forced.any(dim=1)
     cover = torch.where(regions[..., None], shared, 0.0).amax(dim=1) / area(anchors)
 
     below = torch.where(cover > IGNORED_COVER, IGNORED, num_classes)

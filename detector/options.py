@@ -75,7 +75,9 @@ OPTIONS = {
     "model.anchors.rounding": Option(Literal["exact", "torchvision"], "exact", "of the strides"),
     "model.match.foreground": Option(Fraction, 0.5, "IoU from which an anchor is foreground"),
     "model.match.background": Option(Fraction, 0.4, "IoU below which it is background"),
-    "model.match.force": Option(bool, True, "every object gets its best anchor"),
+    "model.match.force": Option(
+        Literal["object", "torchvision", "none"], "object", "objects without an anchor: see match()"
+    ),
     "model.class_loss": Option(LossName, "FocalLoss", "a loss below, or yours as module.Class"),
     "model.box_loss": Option(LossName, "SmoothL1Loss", "arguments: --model.box_loss.weight 2"),
     "postprocess.nms": Option(Literal["hard"], "hard", "suppression"),

@@ -1,3 +1,6 @@
+from typing import Any
+
+import pytest
 import torch
 from torch import Tensor
 from torchvision.models.detection._utils import Matcher
@@ -47,12 +50,28 @@ def test_force_takes_the_best_anchors_with_ties() -> None:
     twins = torch.cat([ANCHORS[:1], ANCHORS[:1], ANCHORS[4:]])
     labels, _ = match(twins, batch_of([small], [1]), K)
     assert labels.tolist() == [[1, 1, K]]
-    assert match(twins, batch_of([small], [1]), K, force=False)[0].tolist() == [[K, K, K]]
+    assert match(twins, batch_of([small], [1]), K, force="none")[0].tolist() == [[K, K, K]]
 
 
-def test_an_object_that_touches_no_anchor_forces_none() -> None:
-    labels, _ = match(ANCHORS, batch_of([[100.0, 100.0, 110.0, 110.0]], [0]), K)
-    assert labels.tolist() == [[K] * 5]
+def test_an_object_beside_a_better_placed_one_keeps_its_best_anchor() -> None:
+    anchors = torch.tensor([[10.0, 0.0, 20.0, 10.0], [8.0, 0.0, 20.0, 10.0]])
+    batch = batch_of([[8.0, 0.0, 20.0, 10.0], [10.0, 0.0, 14.0, 10.0]], [0, 1])
+    labels, boxes = match(anchors, batch, K)  # IoU 0.83, 1 with the first, 0.4, 0.33 the second
+    assert labels.tolist() == [[1, 0]]
+    assert torch.equal(boxes[0], batch["boxes"][0, [1, 0]])
+    assert match(anchors, batch, K, force="torchvision")[0].tolist() == [[0, 0]]
+
+
+def test_one_anchor_cannot_serve_two_objects() -> None:
+    small = [0.0, 0.0, 4.0, 4.0]
+    labels, _ = match(ANCHORS[:1], batch_of([small, OBJECT, small], [0, 1, 2]), K)
+    assert labels.tolist() == [[1]]
+
+
+@pytest.mark.parametrize("force", ["object", "torchvision"])
+def test_an_object_that_touches_no_anchor_forces_none(force: Any) -> None:
+    batch = batch_of([[100.0, 100.0, 110.0, 110.0]], [0])
+    assert match(ANCHORS, batch, K, force=force)[0].tolist() == [[K] * 5]
 
 
 def test_zero_area_objects_match_nothing() -> None:
@@ -99,7 +118,9 @@ def test_against_torchvision_on_random_boxes() -> None:
         expected = torch.where(
             index >= 0, names[index.clamp(min=0)], torch.where(index == -1, K, -1)
         )
-        labels, boxes = match(anchors, batch_of(objects.tolist(), names.tolist()), K)
+        labels, boxes = match(
+            anchors, batch_of(objects.tolist(), names.tolist()), K, force="torchvision"
+        )
         assert torch.equal(labels[0], expected)
         own = torch.where((index >= 0)[:, None], objects[index.clamp(min=0)], anchors)
         torch.testing.assert_close(boxes[0], own)
