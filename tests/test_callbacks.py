@@ -1,0 +1,65 @@
+"""What a person sees of a training, and the averaged weights."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from detector.callbacks import Bar, EpochLine, RampedEMA
+
+
+def test_the_average_is_ramped_and_copies_counts() -> None:
+    average = RampedEMA(0.9)._kwargs["avg_fn"]
+    new, old = torch.tensor([1.0]), torch.tensor([0.0])
+    for updates, keep in ((1, 2 / 11), (10, 11 / 20), (1000, 0.9)):
+        assert average(old, new, torch.tensor(updates)).item() == pytest.approx(1 - keep)
+    counts = torch.tensor(3), torch.tensor(7)
+    assert average(*counts, torch.tensor(1000)).item() == 7
+
+
+def detector(**recent: float) -> Any:
+    module = nn.Identity()
+    module.recent = recent  # type: ignore[assignment]
+    module.optimizer = {"lr": 0.01, "reference_batch": 16}  # type: ignore[assignment]
+    module.learning_rate, module.images_per_update, module.warmup = 0.005, 8, 4  # type: ignore[assignment]
+    return module
+
+
+def trainer(epoch: int = 0, **metrics: float) -> Any:
+    return SimpleNamespace(
+        current_epoch=epoch,
+        max_epochs=4,
+        is_global_zero=True,
+        estimated_stepping_batches=40.0,
+        callback_metrics={name.replace("_", "/"): value for name, value in metrics.items()},
+    )
+
+
+def test_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+    kept: list[dict[str, float]] = []
+    line, module = EpochLine(kept.append), detector(**{"train/loss": 0.5})
+    line.on_train_start(trainer(), module)
+    assert "learning rate 0.005 for 8 images per update" in capsys.readouterr().out
+    line.on_train_epoch_start(trainer(), module)
+    line.on_validation_end(trainer(), module)
+    line.on_train_epoch_end(trainer(val_AP=0.25, val_AP50=0.5), module)
+    out = capsys.readouterr().out
+    assert out.startswith("epoch 1/4  loss 0.500  AP 0.250  AP50 0.500  0.0 s")
+    assert out.endswith("min left\n")
+    assert kept[0]["epoch"] == 1
+    assert kept[0]["val/AP50"] == 0.5
+    # an epoch without validation has no figures, though Lightning still holds the last ones
+    line.on_train_epoch_end(trainer(1, val_AP=0.25, val_AP50=0.5), module)
+    assert "AP" not in capsys.readouterr().out
+    assert "val/AP50" not in kept[1]
+
+
+def test_the_bar_shows_what_was_read_last() -> None:
+    module = detector(**{"train/loss": 0.123456, "train/class": 1.0, "lr": 1e-4, "other": 3.0})
+    assert Bar().get_metrics(trainer(), module) == {
+        "loss": "0.123",
+        "class": "1",
+        "lr": "0.0001",
+    }
