@@ -47,9 +47,7 @@ def assemble(config: dict[str, Any]) -> Detector:
     in."""
     model = config["model"]
     num_classes = len(config["data"]["classes"])
-    class_loss, box_loss = make_loss(model["class_loss"]), make_loss(model["box_loss"])
-    for loss in (class_loss, box_loss):
-        loss.setup(num_classes, model["channels"])
+    class_loss, box_loss = (_loss(config, slot) for slot in ("class_loss", "box_loss"))
     body = {key: model[key] for key in ("depth", "width", "norm", "channels", "p6", "freeze")}
     net = RetinaNet(
         Backbone(**body),
@@ -66,6 +64,15 @@ def assemble(config: dict[str, Any]) -> Detector:
         config["schedule"],
         config["data"]["batch_size"],
     )
+
+
+def _loss(config: dict[str, Any], slot: str) -> Any:
+    try:
+        loss = make_loss(config["model"][slot])
+        loss.setup(len(config["data"]["classes"]), config["model"]["channels"])
+    except ValueError as error:
+        raise UserError(f"model.{slot}: {error}") from error
+    return loss
 
 
 def checkpoint_file(run: Path, checkpoint: str = "best") -> Path:

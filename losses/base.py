@@ -14,6 +14,7 @@ net (DFL), does not fit this contract. That is another Criterion, not a wider si
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -47,9 +48,20 @@ class ClassificationLoss(Loss):
     class.
     """
 
+    def register_class_weights(self, weights: Sequence[float] | None) -> None:
+        """For losses that take them: one weight per class, moved with the module, checked by
+        `setup`."""
+        value = None if weights is None else torch.tensor(weights, dtype=torch.float32)
+        self.register_buffer("class_weights", value, persistent=False)
+
+    def setup(self, num_classes: int, dim: int) -> None:
+        weights = getattr(self, "class_weights", None)
+        if weights is not None and len(weights) != num_classes:
+            raise ValueError(f"{len(weights)} class_weights for {num_classes} classes")
+
     def initial_bias(self, num_classes: int, prior: float) -> Tensor:
         """One entry per logit (K, or K + 1 with a background logit) such that every class starts at
-        the score `prior`.
+        the score `prior`; where classes compete for one probability, all of them together.
 
         Focal loss paper, section 3.3: without it the first steps drown in the loss of the
         background.
@@ -83,18 +95,24 @@ class BoxLoss(Loss):
         """
 
 
+class PerBoxLoss(BoxLoss):
+    """A box loss that judges every foreground anchor by itself: the sum of `judge`, divided by
+    `num_foreground`."""
+
+    @abstractmethod
+    def judge(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Losses (N, R) of two (N, R, 4) tensors. Must be finite, and so must its gradient, where
+        the two are equal: that is what it is given where nothing is foreground."""
+
+    def forward(
+        self, predicted: Tensor, target: Tensor, foreground: Tensor, num_foreground: Tensor
+    ) -> Tensor:
+        target = full_precision(target)
+        predicted = torch.where(foreground[..., None], full_precision(predicted), target)
+        loss = torch.where(foreground, self.judge(predicted, target), 0.0)
+        return loss.sum() / num_foreground
+
+
 def full_precision(x: Tensor) -> Tensor:
     """Half precision to float32; float32 and float64 as they are (float64 is for gradcheck)."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
-def one_vs_all(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What every sigmoid loss starts from: logits, targets and the mask of the anchors that count.
-
-    Returns logits (N, R, K) in full precision with 0 at ignored anchors, bool targets (N, R, K),
-    bool valid (N, R, 1). Background (K) is the target of no class, so its row of targets is all
-    false.
-    """
-    valid = (labels != IGNORED)[..., None]
-    targets = labels[..., None] == torch.arange(logits.shape[-1], device=labels.device)
-    return torch.where(valid, full_precision(logits), 0.0), targets, valid

@@ -1,13 +1,17 @@
 """Cross-entropy losses: every example counts by its surprise alone."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losses.base import ClassificationLoss, one_vs_all
+from losses.base import IGNORED, ClassificationLoss, full_precision
+from losses.sigmoid import SigmoidLoss
 
 
-class SigmoidCrossEntropy(ClassificationLoss):
+class SigmoidCrossEntropy(SigmoidLoss):
     """Binary cross-entropy of one sigmoid per class, the focal paper's baseline (gamma = 0, no
     alpha).
 
@@ -17,15 +21,98 @@ class SigmoidCrossEntropy(ClassificationLoss):
 
     Args:
         label_smoothing: e moves the targets 1 and 0 to 1 - e / 2 and e / 2.
+        class_weights: weights of the K classes; null for 1.
         weight: factor of this loss in the total.
     """
 
-    def __init__(self, label_smoothing: float = 0.0, weight: float = 1.0) -> None:
-        super().__init__(weight)
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__(class_weights=class_weights, weight=weight)
         self.label_smoothing = label_smoothing
 
+    def judge(self, wrongness: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        loss, slope = F.softplus(wrongness), wrongness.sigmoid()
+        if self.label_smoothing:  # the part of the target that was moved to the other side
+            loss = loss.sub_(wrongness, alpha=self.label_smoothing / 2)
+            slope = slope.sub_(self.label_smoothing / 2)
+        return loss, slope
+
+
+class BalancedCrossEntropy(SigmoidLoss):
+    """Binary cross-entropy in which the object's own class counts alpha, all else 1 - alpha.
+
+    -alpha_t log(p_t), summed over valid anchors and classes, divided by `num_foreground`.
+    Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, eq. 3 and table 1a, where 0.75
+    is the best alpha. Differs from the `pos_weight` of torch's BCEWithLogitsLoss, which leaves the
+    negatives at 1: it is (1 - alpha) times that with pos_weight = alpha / (1 - alpha).
+
+    Args:
+        alpha: weight of the object's class against all else.
+        class_weights: weights of the K classes; null for 1.
+        weight: factor of this loss in the total.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.75,
+        class_weights: Sequence[float] | None = None,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__(alpha, 1 - alpha, class_weights, weight)
+
+    def judge(self, wrongness: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        return F.softplus(wrongness), wrongness.sigmoid()
+
+
+class SoftmaxCrossEntropy(ClassificationLoss):
+    """Cross-entropy over K classes and the background, which compete for one probability.
+
+    -log softmax(x)_y, summed over valid anchors, divided by `num_foreground`; the last of the K + 1
+    logits is the background's. It starts so that all objects together have the score `prior`.
+    Smoothed targets are 1 - e + e / (K + 1) for the truth and e / (K + 1) for all others (Szegedy
+    et al., "Rethinking the Inception Architecture", CVPR 2016, section 7).
+
+    Args:
+        label_smoothing: e.
+        class_weights: weights of the K classes, the background's is 1; null for 1.
+        weight: factor of this loss in the total.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__(weight)
+        self.label_smoothing = label_smoothing
+        self.register_class_weights(class_weights)
+
+    def initial_bias(self, num_classes: int, prior: float) -> Tensor:
+        bias = torch.zeros(num_classes + 1)
+        bias[-1] = math.log(num_classes * (1 - prior) / prior)
+        return bias
+
+    def scores(self, logits: Tensor) -> Tensor:
+        return logits.softmax(-1)[..., :-1]
+
     def forward(self, logits: Tensor, labels: Tensor, num_foreground: Tensor) -> Tensor:
-        logits, targets, valid = one_vs_all(logits, labels)
-        soft = targets.to(logits.dtype) * (1 - self.label_smoothing) + self.label_smoothing / 2
-        loss = F.binary_cross_entropy_with_logits(logits, soft, reduction="none")
-        return torch.where(valid, loss, 0.0).sum() / num_foreground
+        valid = labels != IGNORED
+        x = torch.where(valid[..., None], full_precision(logits), 0.0)
+        weights = self.class_weights
+        if weights is not None:
+            weights = torch.cat([weights.to(x.dtype), weights.new_ones(1, dtype=x.dtype)])
+        loss = F.cross_entropy(
+            x.flatten(0, -2),
+            labels.clamp(min=0).flatten(),
+            weights,
+            label_smoothing=self.label_smoothing,
+            reduction="none",
+        )
+        return torch.where(valid.flatten(), loss, 0.0).sum() / num_foreground

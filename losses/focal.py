@@ -1,13 +1,15 @@
 """Focal loss: cross-entropy that fades out where the answer is already right."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losses.base import ClassificationLoss, one_vs_all
+from losses.sigmoid import SigmoidLoss
 
 
-class FocalLoss(ClassificationLoss):
+class FocalLoss(SigmoidLoss):
     """Cross-entropy of one sigmoid per class, times (1 - p_t)^gamma, so that easy examples weigh
     little.
 
@@ -16,26 +18,33 @@ class FocalLoss(ClassificationLoss):
     class and 1 - alpha for all else.
     Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, eq. 5 and section 4.1.
 
-    Differs from torchvision's `sigmoid_focal_loss`: the factor is computed in log space, exp(gamma
-    * log(1 - p_t)), which keeps it exact for confident logits and its gradient finite for gamma <
-    1, where 1 - p_t rounds to 0 and the naive form gives NaN from |logit| = 17 on. The normalizer
-    is of the batch, not of the image.
+    Differs from torchvision's `sigmoid_focal_loss`: 1 - p_t is never a difference but the sigmoid
+    of the negated logit, and the derivative is written down, so that both are exact for confident
+    logits and finite for gamma < 1, where the naive form gives NaN from |logit| = 17 on. The
+    normalizer is of the batch, not of the image.
 
     Args:
         alpha: weight of the object's class against all else; null for no such weight.
         gamma: how fast easy examples fade; 0 is cross-entropy.
+        class_weights: weights of the K classes; null for 1.
         weight: factor of this loss in the total.
     """
 
-    def __init__(self, alpha: float | None = 0.25, gamma: float = 2.0, weight: float = 1.0) -> None:
-        super().__init__(weight)
-        self.alpha = alpha
-        self.gamma = gamma
+    def __init__(
+        self,
+        alpha: float | None = 0.25,
+        gamma: float = 2.0,
+        class_weights: Sequence[float] | None = None,
+        weight: float = 1.0,
+    ) -> None:
+        positive, negative = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
+        super().__init__(positive, negative, class_weights, weight)
+        self.alpha, self.gamma = alpha, gamma
 
-    def forward(self, logits: Tensor, labels: Tensor, num_foreground: Tensor) -> Tensor:
-        logits, targets, valid = one_vs_all(logits, labels)
-        wrongness = torch.where(targets, -logits, logits)  # sigmoid(wrongness) = 1 - p_t
-        loss = -F.logsigmoid(-wrongness) * torch.exp(self.gamma * F.logsigmoid(wrongness))
-        if self.alpha is not None:
-            loss = loss * torch.where(targets, self.alpha, 1 - self.alpha)
-        return torch.where(valid, loss, 0.0).sum() / num_foreground
+    def judge(self, wrongness: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        miss = wrongness.sigmoid()  # 1 - p_t
+        surprise = F.softplus(wrongness)  # -log p_t
+        factor = miss.pow(self.gamma)
+        # d/dw of miss^gamma * surprise, with d miss = miss (1 - miss) and d surprise = miss
+        slope = torch.addcmul(miss, 1 - miss, surprise, value=self.gamma).mul_(factor)
+        return factor.mul_(surprise), slope

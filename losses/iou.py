@@ -1,53 +1,161 @@
-"""Box losses on decoded boxes (xyxy, pixels): one minus an overlap."""
+"""Overlap of boxes (xyxy, pixels), and the losses that are one minus an overlap.
+
+All functions take boxes (..., 4) that broadcast against each other and return (...). 0 / 0 counts
+as 0: two equal points have IoU 0. Divisors are bounded from below; adding a term instead, as
+torchvision does, would change the overlap of small boxes.
+"""
+
+import math
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from losses.base import BoxLoss, full_precision
+from losses.base import PerBoxLoss
 
-EPSILON = (
-    1e-7  # a bound for divisors, not a term: added, it would change the IoU of boxes in [0, 1]
-)
+EPSILON = 1e-7
 
 
 def area(boxes: Tensor) -> Tensor:
-    """Areas (...) of boxes (..., 4)."""
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
-def overlap(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and union (...) of aligned boxes (..., 4). Two empty boxes have IoU 0."""
-    top_left = torch.maximum(a[..., :2], b[..., :2])
-    size = (torch.minimum(a[..., 2:], b[..., 2:]) - top_left).clamp(min=0)
-    intersection = size[..., 0] * size[..., 1]
+def iou_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    width = torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])
+    height = torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])
+    intersection = width.clamp(min=0) * height.clamp(min=0)
     union = area(a) + area(b) - intersection
     return intersection / union.clamp(min=EPSILON), union
 
 
-def hull(a: Tensor, b: Tensor) -> Tensor:
-    """The smallest boxes (..., 4) that enclose aligned boxes (..., 4)."""
-    top_left = torch.minimum(a[..., :2], b[..., :2])
-    return torch.cat([top_left, torch.maximum(a[..., 2:], b[..., 2:])], dim=-1)
+def hull(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Width and height of the smallest box around both."""
+    width = torch.maximum(a[..., 2], b[..., 2]) - torch.minimum(a[..., 0], b[..., 0])
+    height = torch.maximum(a[..., 3], b[..., 3]) - torch.minimum(a[..., 1], b[..., 1])
+    return width, height
 
 
-class GIoULoss(BoxLoss):
-    """1 - GIoU: overlap, and for what is left of the hull a pull that disjoint boxes feel too.
+def iou(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union, in [0, 1]."""
+    return iou_and_union(a, b)[0]
 
-    1 - IoU + (C - U) / C with the union's area U and the enclosing box's area C; in [0, 2); summed
-    over foreground anchors, divided by `num_foreground`.
+
+def giou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU - (C - U) / C of the hull's area C and the union's U, in (-1, 1].
+
     Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, algorithm 1.
+    """
+    value, union = iou_and_union(a, b)
+    width, height = hull(a, b)
+    enclosing = width * height
+    return value - (enclosing - union) / enclosing.clamp(min=EPSILON)
 
-    Differs from torchvision's: divisors are bounded by 1e-7 from below, where torchvision adds 1e-7
-    to them, and nothing is indexed by a mask, so that it neither waits for the device nor breaks a
-    compiled graph.
+
+def diou(a: Tensor, b: Tensor) -> Tensor:
+    """IoU - rho^2 / c^2 of the centers' distance rho and the hull's diagonal c, in (-1, 1].
+
+    Zheng et al., "Distance-IoU Loss", AAAI 2020, eq. 6 and 7.
+    """
+    width, height = hull(a, b)
+    x = (a[..., 0] + a[..., 2] - b[..., 0] - b[..., 2]) / 2
+    y = (a[..., 1] + a[..., 3] - b[..., 1] - b[..., 3]) / 2
+    diagonal = width.square() + height.square()
+    return iou(a, b) - (x.square() + y.square()) / diagonal.clamp(min=EPSILON)
+
+
+def _angle(boxes: Tensor) -> Tensor:
+    """Of the diagonal; 0 for a point, where atan2's gradient is not finite."""
+    width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
+    return torch.atan2(width, height.clamp(min=EPSILON))
+
+
+def ciou(a: Tensor, b: Tensor, alpha_gate: float | None = None) -> Tensor:
+    """DIoU - alpha v with v = 4 / pi^2 (difference of aspect angles)^2 and alpha = v / (1 - IoU +
+    v), constant for the gradient; in (-1.5, 1].
+
+    Zheng et al., "Distance-IoU Loss", AAAI 2020, eq. 8 to 11. `alpha_gate`: alpha is 0 unless IoU
+    is above it (0.5 in the authors' later code).
+    """
+    v = 4 / math.pi**2 * (_angle(a) - _angle(b)).square()
+    with torch.no_grad():
+        overlap = iou(a, b)
+        alpha = v / (1 - overlap + v).clamp(min=EPSILON)
+        if alpha_gate is not None:
+            alpha = torch.where(overlap > alpha_gate, alpha, 0.0)
+    return diou(a, b) - alpha * v
+
+
+def eiou(a: Tensor, b: Tensor) -> Tensor:
+    """DIoU - (difference of widths)^2 / (hull's width)^2 - the same of heights, in (-2.25, 1].
+
+    Zhang et al., "Focal and Efficient IOU Loss", Neurocomputing 2022, eq. 6.
+    """
+    value = diou(a, b)
+    for side, enclosing in zip((0, 1), hull(a, b), strict=True):
+        difference = (a[..., side + 2] - a[..., side]) - (b[..., side + 2] - b[..., side])
+        value = value - difference.square() / enclosing.square().clamp(min=EPSILON)
+    return value
+
+
+class IoULoss(PerBoxLoss):
+    """1 - IoU, or -log(IoU); summed over foreground anchors, divided by `num_foreground`.
+
+    The log form is Yu et al., "UnitBox", ACM MM 2016, eq. 1, with IoU bounded by 1e-6 from below.
+    Neither form moves a box that does not touch its object.
+
+    Args:
+        form: "linear" or "log".
+        weight: factor of this loss in the total.
     """
 
-    def forward(
-        self, predicted: Tensor, target: Tensor, foreground: Tensor, num_foreground: Tensor
-    ) -> Tensor:
-        target = full_precision(target)
-        predicted = torch.where(foreground[..., None], full_precision(predicted), target)
-        iou, union = overlap(predicted, target)
-        enclosing = area(hull(predicted, target))
-        loss = 1 - iou + (enclosing - union) / enclosing.clamp(min=EPSILON)
-        return torch.where(foreground, loss, 0.0).sum() / num_foreground
+    def __init__(self, form: Literal["linear", "log"] = "linear", weight: float = 1.0) -> None:
+        super().__init__(weight)
+        self.form = form
+
+    def judge(self, predicted: Tensor, target: Tensor) -> Tensor:
+        overlap = iou(predicted, target)
+        return 1 - overlap if self.form == "linear" else -overlap.clamp(min=1e-6).log()
+
+
+class GIoULoss(PerBoxLoss):
+    """1 - GIoU, in [0, 2): overlap, and a pull that disjoint boxes feel too; summed over foreground
+    anchors, divided by `num_foreground`. See `giou`."""
+
+    def judge(self, predicted: Tensor, target: Tensor) -> Tensor:
+        return 1 - giou(predicted, target)
+
+
+class DIoULoss(PerBoxLoss):
+    """1 - DIoU, in [0, 2): overlap and distance of the centers; summed over foreground anchors,
+    divided by `num_foreground`. See `diou`."""
+
+    def judge(self, predicted: Tensor, target: Tensor) -> Tensor:
+        return 1 - diou(predicted, target)
+
+
+class CIoULoss(PerBoxLoss):
+    """1 - CIoU, in [0, 2.5): overlap, distance of the centers and aspect; summed over foreground
+    anchors, divided by `num_foreground`. See `ciou`.
+
+    Differs from the authors' first PyTorch code, whose sign of the aspect's gradient trained it
+    away from the target, and from code that clamps the value to [-1, 1], which stops the gradient.
+
+    Args:
+        alpha_gate: aspect counts only from this IoU on; null for always, as in the paper.
+        weight: factor of this loss in the total.
+    """
+
+    def __init__(self, alpha_gate: float | None = None, weight: float = 1.0) -> None:
+        super().__init__(weight)
+        self.alpha_gate = alpha_gate
+
+    def judge(self, predicted: Tensor, target: Tensor) -> Tensor:
+        return 1 - ciou(predicted, target, self.alpha_gate)
+
+
+class EIoULoss(PerBoxLoss):
+    """1 - EIoU, in [0, 3.25): overlap, distance of the centers, differences of width and height;
+    summed over foreground anchors, divided by `num_foreground`. See `eiou`."""
+
+    def judge(self, predicted: Tensor, target: Tensor) -> Tensor:
+        return 1 - eiou(predicted, target)

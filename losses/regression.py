@@ -2,19 +2,42 @@
 
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
-from losses.base import BoxLoss, full_precision
+from losses.base import PerBoxLoss
 
 
-class SmoothL1Loss(BoxLoss):
+class L1Loss(PerBoxLoss):
+    """|d|, summed over the four deltas and foreground anchors, divided by `num_foreground`.
+
+    What torchvision's RetinaNet uses. Every error pulls equally, however small.
+    """
+
+    compares: ClassVar[Literal["deltas", "boxes"]] = "deltas"
+
+    def judge(self, predicted: Tensor, target: Tensor) -> Tensor:
+        return (predicted - target).abs().sum(-1)
+
+
+class L2Loss(PerBoxLoss):
+    """d^2, summed over the four deltas and foreground anchors, divided by `num_foreground`.
+
+    Without the factor 1/2, as torch's `mse_loss`. Far-off boxes dominate.
+    """
+
+    compares: ClassVar[Literal["deltas", "boxes"]] = "deltas"
+
+    def judge(self, predicted: Tensor, target: Tensor) -> Tensor:
+        return (predicted - target).square().sum(-1)
+
+
+class SmoothL1Loss(PerBoxLoss):
     """Quadratic for small errors, linear beyond `beta`, so that far-off boxes do not dominate.
 
-    0.5 d^2 / beta where |d| < beta, else |d| - 0.5 beta; summed over the four deltas, divided by
-    `num_foreground`. Girshick, "Fast R-CNN", ICCV 2015, eq. 3, there with beta = 1. RetinaNet's
-    deltas are smaller (no division by their spread), hence Detectron's 0.11; torchvision's
-    RetinaNet uses beta = 0, which is L1.
+    0.5 d^2 / beta where |d| < beta, else |d| - 0.5 beta; summed over the four deltas and foreground
+    anchors, divided by `num_foreground`. Girshick, "Fast R-CNN", ICCV 2015, eq. 3, there with beta
+    = 1. RetinaNet's deltas are smaller (no division by their spread), hence Detectron's 0.11;
+    torchvision's RetinaNet uses beta = 0, which is L1.
 
     Args:
         beta: where quadratic turns linear, in units of deltas; 0 gives L1.
@@ -27,13 +50,12 @@ class SmoothL1Loss(BoxLoss):
         super().__init__(weight)
         self.beta = beta
 
-    def forward(
-        self, predicted: Tensor, target: Tensor, foreground: Tensor, num_foreground: Tensor
-    ) -> Tensor:
-        target = full_precision(target)
-        predicted = torch.where(foreground[..., None], full_precision(predicted), target)
+    def judge(self, predicted: Tensor, target: Tensor) -> Tensor:
         error = (predicted - target).abs()
-        if self.beta > 0:  # 0.5 d^2 / 0 would give NaN gradients through `where`
-            small = 0.5 * error.square() / self.beta
-            error = torch.where(error < self.beta, small, error - 0.5 * self.beta)
-        return error.sum() / num_foreground
+        if self.beta > 0:  # 0.5 d^2 / 0 would give NaN gradients
+            error = (
+                error
+                - 0.5 * self.beta
+                + 0.5 * (self.beta - error).clamp(min=0).square() / self.beta
+            )
+        return error.sum(-1)

@@ -1,0 +1,160 @@
+"""GHM: examples count the less, the more examples have a gradient like theirs.
+
+Li et al., "Gradient Harmonized Single-stage Detector", AAAI 2019. The many easy examples share one
+bin of gradient norms, the few outliers another, and each bin gets the same say.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from losses.base import BoxLoss, full_precision
+from losses.sigmoid import SigmoidLoss
+
+ONE = 2**16  # of the fixed-point counts
+
+
+class GradientDensity(nn.Module):
+    """Histogram of gradient norms over the whole batch of all ranks, with a running mean.
+
+    Counts are int64, exact beyond 2^24 examples, and so are the running counts, with 16 fractional
+    bits: no cast of the module to half precision, and no averaging of weights, touches them. They
+    are corrected for their start at 0, so that the first steps are not several times too large. In
+    evaluation they are used but not changed.
+
+    Args:
+        bins: M unit regions of [0, 1]; a norm of exactly 1 is in the last.
+        momentum: share of the old counts in the running mean; 0 for the batch's own counts.
+        density: "valid_bins" divides by the number n of bins that are not empty (the authors' code:
+            examples with equal norms keep weight 1), "paper" by M (eq. 10 and 11), which makes the
+            loss M / n times smaller.
+        sync: add up the counts of all ranks. Otherwise every rank harmonizes its own examples, and
+            the loss depends on how many ranks there are.
+    """
+
+    running: Tensor
+    updates: Tensor
+
+    def __init__(
+        self,
+        bins: int,
+        momentum: float,
+        density: Literal["valid_bins", "paper"] = "valid_bins",
+        sync: bool = True,
+    ) -> None:
+        super().__init__()
+        if bins < 1 or not 0 <= momentum < 1:
+            raise ValueError(f"bins {bins}, momentum {momentum}: give 1 or more, and [0, 1)")
+        self.bins, self.momentum, self.density, self.sync = bins, momentum, density, sync
+        self.register_buffer("running", torch.zeros(bins, dtype=torch.int64))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def forward(self, norms: Tensor, valid: Tensor) -> Tensor:
+        """Weights (N, R, C) of examples with gradient norms (N, R, C) in [0, 1], such that the
+        weighted sum of losses over all ranks' `valid` (N, R) anchors is the harmonized loss (times
+        the number of ranks, as DistributedDataParallel takes the mean)."""
+        index = (norms * self.bins).long().clamp(0, self.bins - 1)
+        counts = self.count(index, valid)
+        ranks = 1
+        if self.sync and dist.is_available() and dist.is_initialized():
+            ranks = dist.get_world_size()
+            dist.all_reduce(counts)
+        some = counts.sum() > 0  # a batch without valid anchors is not remembered
+        new = self.momentum * self.running.float() + (1 - self.momentum) * ONE * counts.float()
+        updates = self.updates + some
+        mean = new / ONE / (1 - self.momentum ** updates.clamp(min=1))
+        if self.training:
+            self.running.copy_(torch.where(some, new.round().long(), self.running))
+            self.updates.copy_(updates)
+        filled = counts > 0
+        regions = filled.sum() if self.density == "valid_bins" else self.bins
+        weights = torch.where(filled, ranks / (mean * regions).clamp(min=1e-12), 0.0)
+        return weights[index].to(norms.dtype)
+
+    def count(self, index: Tensor, valid: Tensor) -> Tensor:
+        """Valid examples in every bin, (M,) int64. Counted for each anchor first: nearly all
+        examples are in one bin, where they would queue."""
+        table = torch.zeros(*index.shape[:-1], self.bins, dtype=torch.int32, device=index.device)
+        one = torch.ones((), dtype=torch.int32, device=index.device)
+        table = table.scatter_add_(-1, index, one.expand(index.shape))
+        return torch.where(valid[..., None], table, 0).flatten(0, -2).sum(0, dtype=torch.int64)
+
+
+class GHMC(SigmoidLoss):
+    """Cross-entropy of one sigmoid per class, divided by the number of examples that are as wrong.
+
+    sum of CE / GD(g), where g = |p - t| = 1 - p_t is the gradient's norm and GD its density, seen
+    as a constant; examples are pairs of a valid anchor and a class. Its size depends neither on
+    their number nor on `num_foreground`, by which it is not divided. GHM paper, eq. 9 to 13.
+
+    Differs from the authors' code: one histogram for all levels and ranks instead of one for each
+    level (with a running mean shared by them), norms of 1 are counted in any precision, the running
+    mean is corrected for its start, empty bins fade, and the device is never waited for.
+
+    Args:
+        bins, momentum, density, sync: see `GradientDensity`; 30 and 0.75 are the authors'.
+        weight: factor of this loss in the total.
+    """
+
+    def __init__(
+        self,
+        bins: int = 30,
+        momentum: float = 0.75,
+        density: Literal["valid_bins", "paper"] = "valid_bins",
+        sync: bool = True,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__(weight=weight)
+        self.density = GradientDensity(bins, momentum, density, sync)
+
+    def judge(self, wrongness: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        norms = wrongness.sigmoid()
+        weights = self.density(norms, valid)
+        return F.softplus(wrongness).mul_(weights), norms.mul_(weights)
+
+    def forward(self, logits: Tensor, labels: Tensor, num_foreground: Tensor) -> Tensor:
+        return self.total(logits, labels)
+
+
+class GHMR(BoxLoss):
+    """A smooth L1 loss of deltas, divided by the number of deltas that are as wrong.
+
+    sum of ASL1 / GD(g) with ASL1 = sqrt(d^2 + mu^2) - mu and its gradient's norm g = |d| / sqrt(d^2
+    + mu^2); examples are the four deltas of foreground anchors. Not divided by `num_foreground`.
+    GHM paper, eq. 14 to 17.
+
+    Args:
+        mu: where quadratic turns linear, in units of deltas.
+        bins, momentum, density, sync: see `GradientDensity`; 10 and 0.7 are the authors'.
+        weight: factor of this loss in the total; the authors' 10, as it is a mean and not a sum.
+    """
+
+    compares: ClassVar[Literal["deltas", "boxes"]] = "deltas"
+
+    def __init__(
+        self,
+        mu: float = 0.02,
+        bins: int = 10,
+        momentum: float = 0.7,
+        density: Literal["valid_bins", "paper"] = "valid_bins",
+        sync: bool = True,
+        weight: float = 10.0,
+    ) -> None:
+        super().__init__(weight)
+        self.mu = mu
+        self.density = GradientDensity(bins, momentum, density, sync)
+
+    def forward(
+        self, predicted: Tensor, target: Tensor, foreground: Tensor, num_foreground: Tensor
+    ) -> Tensor:
+        target = full_precision(target)
+        predicted = torch.where(foreground[..., None], full_precision(predicted), target)
+        error = predicted - target
+        root = (error.square() + self.mu**2).sqrt()
+        weights = self.density(error.detach().abs() / root.detach(), foreground)
+        loss = (weights * (root - self.mu)).sum(-1)
+        return torch.where(foreground, loss, 0.0).sum()

@@ -1,0 +1,138 @@
+"""What GHM counts and remembers, over steps, precisions and processes."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from losses import GHMC, GHMR
+from losses.ghm import GradientDensity
+
+ONE = torch.tensor(1.0)
+
+
+def logit(p: float) -> float:
+    return float(torch.logit(torch.tensor(p, dtype=torch.float64)))
+
+
+# of a background anchor with one class the norm is p: three in the first half, one in the second
+LOGITS = torch.tensor([[[logit(0.1)], [logit(0.2)], [logit(0.3)], [logit(0.9)]]])
+LABELS = torch.ones(1, 4, dtype=torch.int64)
+
+
+def counts(loss: GHMC | GHMR) -> list[float]:
+    return (loss.density.running / 2**16).tolist()
+
+
+def test_the_running_mean_decays_in_all_bins_and_is_corrected_for_its_start() -> None:
+    loss = GHMC(bins=2, momentum=0.75)
+    loss(LOGITS, LABELS, ONE)
+    assert counts(loss) == [0.75, 0.25]
+    loss(LOGITS[:, :3], LABELS[:, :3], ONE)
+    assert counts(loss) == [0.75 * 0.75 + 0.25 * 3, 0.75 * 0.25]
+    assert loss.density.updates == 2
+    weights = loss.eval().density(torch.tensor([[[0.1]]]), torch.tensor([[True]]))
+    mean = 0.75 * counts(loss)[0] + 0.25 * 1
+    assert weights.item() == pytest.approx((1 - 0.75**3) / mean)
+
+
+def test_the_first_step_is_not_too_large() -> None:
+    first = GHMC(momentum=0.75)(LOGITS, LABELS, ONE)
+    assert first == GHMC(momentum=0.0)(LOGITS, LABELS, ONE)
+
+
+def test_evaluation_and_batches_without_valid_anchors_are_not_remembered() -> None:
+    loss = GHMC()
+    loss(LOGITS, LABELS, ONE)
+    before = {name: value.clone() for name, value in loss.state_dict().items()}
+    ignored = torch.full((1, 4), -1)
+    assert loss(LOGITS, ignored, ONE) == 0
+    loss.eval()(LOGITS[:, :2], LABELS[:, :2], ONE)
+    assert all(torch.equal(before[name], value) for name, value in loss.state_dict().items())
+    assert sorted(before) == ["density.running", "density.updates"]
+
+
+def test_a_state_goes_on_where_it_was() -> None:
+    one, two = GHMC(), GHMC()
+    one(LOGITS, LABELS, ONE)
+    two.load_state_dict(one.state_dict())
+    following = LOGITS[:, 1:], LABELS[:, 1:], ONE
+    assert one(*following) == two(*following)
+
+
+def test_density_of_the_paper_is_smaller_by_the_share_of_filled_bins() -> None:
+    values = [GHMC(bins=10, density=d)(LOGITS, LABELS, ONE) for d in ("valid_bins", "paper")]  # type: ignore[arg-type]
+    torch.testing.assert_close(values[1], values[0] * 4 / 10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_hardest_examples_are_counted_in_any_precision(dtype: torch.dtype) -> None:
+    """Norms that round to 1 belong to the last bin, also in a module cast to half precision."""
+    loss = GHMC().to(dtype)
+    logits = torch.full((1, 5, 1), 90.0, dtype=dtype, requires_grad=True)
+    value = loss(logits, torch.ones(1, 5, dtype=torch.int64), ONE)
+    assert value.item() == pytest.approx(90.0)
+    assert loss.density.running[-1] == 5 * 2**14
+    value.backward()
+    assert logits.grad is not None
+    assert logits.grad.float().sum().item() == pytest.approx(1.0, rel=1e-2)
+
+
+def test_counts_are_exact_beyond_what_float32_counts() -> None:
+    density = GradientDensity(bins=4, momentum=0.0)
+    index = torch.zeros(1, 1, 1, dtype=torch.int64).expand(1, 2**19, 64)
+    valid = torch.ones(1, 2**19, dtype=torch.bool)
+    assert density.count(index, valid).tolist() == [2**25, 0, 0, 0]
+    valid[0, 0] = False
+    assert density.count(index, valid).tolist() == [2**25 - 64, 0, 0, 0]
+
+
+def test_ghm_r_counts_the_deltas_of_foreground_anchors_only() -> None:
+    loss = GHMR(momentum=0.0)
+    predicted = torch.tensor([[[0.0, 0.02, 1.0, -1.0], [7.0, 7.0, 7.0, 7.0]]])
+    loss(predicted, torch.zeros(1, 2, 4), torch.tensor([[True, False]]), ONE)
+    assert counts(loss) == [1, 0, 0, 0, 0, 0, 0, 1, 0, 2]
+
+
+def test_what_no_histogram_can_be_made_of() -> None:
+    for options in ({"bins": 0}, {"momentum": 1.0}, {"momentum": -0.1}):
+        with pytest.raises(ValueError, match="give 1 or more"):
+            GHMC(**options)  # type: ignore[arg-type]
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(4, 50, 3, generator=generator)
+    labels = torch.randint(-1, 4, (4, 50), generator=generator)
+    labels[3] = -1  # nothing to learn, but its process must not be missed
+    return logits, labels
+
+
+def in_process(rank: int, folder: str) -> None:
+    store = torch.distributed.FileStore(f"{folder}/meeting", 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    logits, labels = batch()
+    part = slice(0, 3) if rank == 0 else slice(3, 4)
+    x = logits[part].clone().requires_grad_()
+    loss = GHMC()
+    value = loss(x, labels[part], ONE)
+    value.backward()
+    torch.save((value.detach(), x.grad, loss.state_dict()), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_count_as_one(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(in_process, (str(tmp_path),), nprocs=2)
+    (one, first, state), (two, second, other) = (torch.load(tmp_path / f"{r}.pt") for r in (0, 1))
+    logits, labels = batch()
+    logits.requires_grad_()
+    loss = GHMC()
+    value = loss(logits, labels, ONE)
+    value.backward()
+    torch.testing.assert_close((one + two) / 2, value.detach())  # the mean over ranks, as DDP's
+    torch.testing.assert_close(torch.cat([first, second]) / 2, logits.grad)
+    for name, expected in loss.state_dict().items():
+        assert torch.equal(state[name], expected)
+        assert torch.equal(other[name], expected)
