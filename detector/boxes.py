@@ -12,11 +12,6 @@ MAX_LOG_SCALE = math.log(
 )  # a 16 px anchor may grow to 1000 px; keeps exp() finite early on
 
 
-def area(boxes: Tensor) -> Tensor:
-    """Areas (...) of boxes (..., 4)."""
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-
-
 def center_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Centers (..., 2) and sizes (..., 2), width first, of boxes (..., 4)."""
     size = boxes[..., 2:] - boxes[..., :2]

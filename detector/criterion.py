@@ -1,6 +1,6 @@
 """Criterion: match, normalize once, ask the losses."""
 
-from typing import Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -35,7 +35,7 @@ class Criterion(nn.Module):
     Args:
         class_loss, box_loss: the swappable parts.
         num_classes: K.
-        foreground, background, force: see `match`; a null `foreground` means 0.5.
+        matching: `metric`, `foreground`, `background` and `force` of `match`.
     """
 
     def __init__(
@@ -43,21 +43,19 @@ class Criterion(nn.Module):
         class_loss: ClassificationLoss,
         box_loss: BoxLoss,
         num_classes: int,
-        foreground: float | None = None,
-        background: float = 0.4,
-        force: Literal["object", "torchvision", "none"] = "object",
+        **matching: Any,
     ) -> None:
         super().__init__()
         self.class_loss, self.box_loss = class_loss, box_loss
         self.num_classes = num_classes
-        self.thresholds = (0.5 if foreground is None else foreground, background, force)
+        self.matching = matching
 
     def forward(
         self, predictions: Predictions, batch: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], Tensor]:
         """The weighted losses "class" and "box", whose sum is minimized, and `num_foreground`."""
         anchors = predictions.anchors
-        labels, boxes = match(anchors, batch, self.num_classes, *self.thresholds)
+        labels, boxes = match(anchors, batch, self.num_classes, **self.matching)
         foreground = (labels >= 0) & (labels < self.num_classes)
         num_foreground = joint_count(foreground)
         with torch.autocast(anchors.device.type, enabled=False):

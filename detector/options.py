@@ -73,8 +73,13 @@ OPTIONS = {
     "model.anchors.ratios": Option(list[Positive], [0.5, 1.0, 2.0], "height / width"),
     "model.anchors.scales": Option(Count, 3, "sizes per octave"),
     "model.anchors.rounding": Option(Literal["exact", "torchvision"], "exact", "of the strides"),
-    "model.match.foreground": Option(Fraction, 0.5, "IoU from which an anchor is foreground"),
-    "model.match.background": Option(Fraction, 0.4, "IoU below which it is background"),
+    "model.match.metric": Option(Literal["iou", "giou", "diou", "ciou"], "iou", "overlap"),
+    "model.match.foreground": Option(
+        Fraction | None, None, "overlap from which an anchor is foreground; null: the metric's own"
+    ),
+    "model.match.background": Option(
+        Fraction | None, None, "overlap below which it is background; null: the metric's own"
+    ),
     "model.match.force": Option(
         Literal["object", "torchvision", "none"], "object", "objects without an anchor: see match()"
     ),
@@ -107,7 +112,10 @@ Rule = tuple[str, Callable[[dict[str, Any]], bool], str]  # option, what must ho
 RULES: tuple[Rule, ...] = (
     (
         "model.match.foreground",
-        lambda v: v["model.match.foreground"] >= v["model.match.background"],
+        lambda v: (
+            None in (high := v["model.match.foreground"], low := v["model.match.background"])
+            or high >= low
+        ),
         "must not be below model.match.background",
     ),
     (

@@ -6,6 +6,7 @@ torchvision does, would change the overlap of small boxes.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -16,28 +17,17 @@ from losses.base import PerBoxLoss
 EPSILON = 1e-7
 
 
+Box = Sequence[Tensor]  # x1, y1, x2, y2: taken apart once, as every slice costs its own gradient
+
+
 def area(boxes: Tensor) -> Tensor:
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-
-
-def iou_and_union(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    width = torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])
-    height = torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])
-    intersection = width.clamp(min=0) * height.clamp(min=0)
-    union = area(a) + area(b) - intersection
-    return intersection / union.clamp(min=EPSILON), union
-
-
-def hull(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Width and height of the smallest box around both."""
-    width = torch.maximum(a[..., 2], b[..., 2]) - torch.minimum(a[..., 0], b[..., 0])
-    height = torch.maximum(a[..., 3], b[..., 3]) - torch.minimum(a[..., 1], b[..., 1])
-    return width, height
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    return (x2 - x1) * (y2 - y1)
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union, in [0, 1]."""
-    return iou_and_union(a, b)[0]
+    return _iou_and_union(a.unbind(-1), b.unbind(-1))[0]
 
 
 def giou(a: Tensor, b: Tensor) -> Tensor:
@@ -45,10 +35,11 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
 
     Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, algorithm 1.
     """
-    value, union = iou_and_union(a, b)
-    width, height = hull(a, b)
+    one, other = a.unbind(-1), b.unbind(-1)
+    overlap, union = _iou_and_union(one, other)
+    width, height = _hull(one, other)
     enclosing = width * height
-    return value - (enclosing - union) / enclosing.clamp(min=EPSILON)
+    return overlap - (enclosing - union) / enclosing.clamp(min=EPSILON)
 
 
 def diou(a: Tensor, b: Tensor) -> Tensor:
@@ -56,17 +47,7 @@ def diou(a: Tensor, b: Tensor) -> Tensor:
 
     Zheng et al., "Distance-IoU Loss", AAAI 2020, eq. 6 and 7.
     """
-    width, height = hull(a, b)
-    x = (a[..., 0] + a[..., 2] - b[..., 0] - b[..., 2]) / 2
-    y = (a[..., 1] + a[..., 3] - b[..., 1] - b[..., 3]) / 2
-    diagonal = width.square() + height.square()
-    return iou(a, b) - (x.square() + y.square()) / diagonal.clamp(min=EPSILON)
-
-
-def _angle(boxes: Tensor) -> Tensor:
-    """Of the diagonal; 0 for a point, where atan2's gradient is not finite."""
-    width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
-    return torch.atan2(width, height.clamp(min=EPSILON))
+    return iou(a, b) - _distance(a.unbind(-1), b.unbind(-1))
 
 
 def ciou(a: Tensor, b: Tensor, alpha_gate: float | None = None) -> Tensor:
@@ -76,13 +57,14 @@ def ciou(a: Tensor, b: Tensor, alpha_gate: float | None = None) -> Tensor:
     Zheng et al., "Distance-IoU Loss", AAAI 2020, eq. 8 to 11. `alpha_gate`: alpha is 0 unless IoU
     is above it (0.5 in the authors' later code).
     """
-    v = 4 / math.pi**2 * (_angle(a) - _angle(b)).square()
+    one, other = a.unbind(-1), b.unbind(-1)
+    overlap, _ = _iou_and_union(one, other)
+    v = 4 / math.pi**2 * (_angle(one) - _angle(other)).square()
     with torch.no_grad():
-        overlap = iou(a, b)
         alpha = v / (1 - overlap + v).clamp(min=EPSILON)
         if alpha_gate is not None:
             alpha = torch.where(overlap > alpha_gate, alpha, 0.0)
-    return diou(a, b) - alpha * v
+    return overlap - _distance(one, other) - alpha * v
 
 
 def eiou(a: Tensor, b: Tensor) -> Tensor:
@@ -90,11 +72,45 @@ def eiou(a: Tensor, b: Tensor) -> Tensor:
 
     Zhang et al., "Focal and Efficient IOU Loss", Neurocomputing 2022, eq. 6.
     """
-    value = diou(a, b)
-    for side, enclosing in zip((0, 1), hull(a, b), strict=True):
-        difference = (a[..., side + 2] - a[..., side]) - (b[..., side + 2] - b[..., side])
-        value = value - difference.square() / enclosing.square().clamp(min=EPSILON)
+    one, other = a.unbind(-1), b.unbind(-1)
+    value = _iou_and_union(one, other)[0] - _distance(one, other)
+    for mine, yours, most in zip(_sides(one), _sides(other), _hull(one, other), strict=True):
+        value = value - (mine - yours).square() / most.square().clamp(min=EPSILON)
     return value
+
+
+def _sides(box: Box) -> tuple[Tensor, Tensor]:
+    return box[2] - box[0], box[3] - box[1]
+
+
+def _iou_and_union(a: Box, b: Box) -> tuple[Tensor, Tensor]:
+    width = torch.minimum(a[2], b[2]) - torch.maximum(a[0], b[0])
+    height = torch.minimum(a[3], b[3]) - torch.maximum(a[1], b[1])
+    shared = width.clamp(min=0) * height.clamp(min=0)
+    (a_width, a_height), (b_width, b_height) = _sides(a), _sides(b)
+    union = a_width * a_height + b_width * b_height - shared
+    return shared / union.clamp(min=EPSILON), union
+
+
+def _hull(a: Box, b: Box) -> tuple[Tensor, Tensor]:
+    """Width and height of the smallest box around both."""
+    width = torch.maximum(a[2], b[2]) - torch.minimum(a[0], b[0])
+    height = torch.maximum(a[3], b[3]) - torch.minimum(a[1], b[1])
+    return width, height
+
+
+def _distance(a: Box, b: Box) -> Tensor:
+    """Of the centers, over the hull's diagonal, both squared."""
+    width, height = _hull(a, b)
+    x, y = a[0] + a[2] - b[0] - b[2], a[1] + a[3] - b[1] - b[3]
+    diagonal = width.square() + height.square()
+    return (x.square() + y.square()) / 4 / diagonal.clamp(min=EPSILON)
+
+
+def _angle(box: Box) -> Tensor:
+    """Of the diagonal; 0 for a point, where atan2's gradient is not finite."""
+    width, height = _sides(box)
+    return torch.atan2(width, height.clamp(min=EPSILON))
 
 
 class IoULoss(PerBoxLoss):

@@ -26,6 +26,7 @@ def test_defaults_are_complete() -> None:
         "name": "FocalLoss",
         "alpha": 0.25,
         "gamma": 2.0,
+        "class_weights": None,
         "weight": 1.0,
     }
     assert config["trainer"]["max_epochs"] == 12
@@ -44,7 +45,8 @@ def test_later_files_win_key_by_key_and_the_command_line_beats_every_file(tmp_pa
 def test_naming_another_class_resets_its_arguments(tmp_path: Path) -> None:
     a = file(tmp_path / "a.yaml", "model: {class_loss: {name: FocalLoss, weight: 5, gamma: 1}}")
     b = file(tmp_path / "b.yaml", "model: {class_loss: SigmoidCrossEntropy}")
-    expected = {"name": "SigmoidCrossEntropy", "label_smoothing": 0.0, "weight": 1.0}
+    expected = {"name": "SigmoidCrossEntropy", "label_smoothing": 0.0, "class_weights": None}
+    expected |= {"weight": 1.0}
     assert tree("--config", a, "--config", b)["model"]["class_loss"] == expected
     flag = ("--model.class_loss", "SigmoidCrossEntropy")
     assert tree("--config", a, *flag)["model"]["class_loss"] == expected
@@ -69,7 +71,10 @@ def test_the_order_of_flags_does_not_matter() -> None:
         (["--modle.depth", "18"], ["modle", "did you mean 'model'"]),
         (["--model.dept", "18"], ["did you mean 'depth'"]),
         (["--model.class_loss", "FocalLos"], ["did you mean 'FocalLoss'", "SigmoidCrossEntropy"]),
-        (["--model.class_loss.gama", "1"], ["did you mean 'gamma'", "alpha, gamma, weight"]),
+        (
+            ["--model.class_loss.gama", "1"],
+            ["did you mean 'gamma'", "alpha, gamma, class_weights, weight"],
+        ),
         (["--model.class_loss.gamma", "big"], ["gamma", "a number", "big"]),
         (["--model.class_loss", "GIoULoss"], ["box_loss"]),
         (["--trainer.max_epoch", "2"], ["did you mean 'max_epochs'"]),

@@ -6,7 +6,9 @@ from torch import Tensor
 from torchvision.models.detection._utils import Matcher
 from torchvision.ops import box_iou
 
-from detector.matching import match
+from detector import matching
+from detector.matching import FORCED, NEVER, THRESHOLDS, match
+from losses.iou import ciou, diou, giou, iou
 
 K = 3
 
@@ -124,3 +126,96 @@ def test_against_torchvision_on_random_boxes() -> None:
         assert torch.equal(labels[0], expected)
         own = torch.where((index >= 0)[:, None], objects[index.clamp(min=0)], anchors)
         torch.testing.assert_close(boxes[0], own)
+
+
+def random_scene(seed: int, count: int = 9) -> tuple[torch.Tensor, dict[str, Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(200, 2, generator=generator) * 60
+    anchors = torch.cat([corner, corner + 4 + 40 * torch.rand(200, 2, generator=generator)], 1)
+    corner = torch.rand(count, 2, generator=generator) * 60
+    objects = torch.cat([corner, corner + 4 + 40 * torch.rand(count, 2, generator=generator)], 1)
+    names = torch.randint(0, K, (count,), generator=generator).tolist()
+    return anchors, batch_of(objects.tolist(), names, [k % 4 == 3 for k in range(count)])
+
+
+@pytest.mark.parametrize("metric", ["iou", "giou", "diou", "ciou"])
+def test_every_metric_against_a_slow_loop(metric: Any) -> None:
+    overlap = {"iou": iou, "giou": giou, "diou": diou, "ciou": ciou}[metric]
+    high, low = THRESHOLDS[metric]
+    for seed in range(5):
+        anchors, batch = random_scene(seed)
+        boxes, names = batch["boxes"][0], batch["labels"][0].tolist()
+        chosen = [k for k in range(9) if k % 4 != 3]
+        table = [[overlap(boxes[k], anchor).item() for anchor in anchors] for k in chosen]
+        expected = []
+        favorite = [row.index(max(row)) for row in table]  # no ties in random boxes
+        for r in range(len(anchors)):
+            column = [row[r] for row in table]
+            forcing = [k for k, anchor in enumerate(favorite) if anchor == r]
+            best = max(forcing or range(len(table)), key=lambda k: column[k])
+            inside = max(
+                shared_area(boxes[k].tolist(), anchors[r].tolist()) for k in range(9) if k % 4 == 3
+            )
+            if forcing or column[best] >= high:
+                expected.append(names[chosen[best]])
+            elif column[best] >= low or inside > 0.5:
+                expected.append(-1)
+            else:
+                expected.append(K)
+        assert match(anchors, batch, K, metric)[0][0].tolist() == expected
+        assert expected.count(-1) > 3
+        assert len(set(expected)) >= 4
+
+
+def shared_area(region: list[float], anchor: list[float]) -> float:
+    """Share of the anchor."""
+    width = min(region[2], anchor[2]) - max(region[0], anchor[0])
+    height = min(region[3], anchor[3]) - max(region[1], anchor[1])
+    size = (anchor[2] - anchor[0]) * (anchor[3] - anchor[1])
+    return max(0.0, width) * max(0.0, height) / size
+
+
+@pytest.mark.parametrize("metric", ["giou", "diou", "ciou"])
+def test_with_other_metrics_one_anchor_is_forced_even_if_none_touches(metric: Any) -> None:
+    far = [100.0, 100.0, 110.0, 110.0]
+    labels, boxes = match(ANCHORS, batch_of([far], [1]), K, metric)
+    assert labels.tolist() == [[K, K, K, K, 1]]  # the nearest, not every anchor
+    assert boxes[0, 4].tolist() == far
+    point = batch_of([[5.0, 5.0, 5.0, 5.0]], [1])
+    assert match(ANCHORS, point, K, metric)[0].tolist() == [[K] * 5]
+    assert match(ANCHORS, batch_of([], []), K, metric)[0].tolist() == [[K] * 5]
+
+
+@pytest.mark.parametrize("force", ["object", "torchvision", "none"])
+def test_looking_at_few_objects_at_a_time_changes_nothing(
+    force: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed, metric in enumerate(THRESHOLDS):
+        anchors, batch = random_scene(seed, 30)
+        whole = match(anchors, batch, K, metric, force=force)  # type: ignore[arg-type]
+        monkeypatch.setattr(matching, "PAIRS", 3 * len(anchors))
+        parts = match(anchors, batch, K, metric, force=force)  # type: ignore[arg-type]
+        monkeypatch.undo()
+        assert torch.equal(whole[0], parts[0])
+        assert torch.equal(whole[1], parts[1])
+
+
+def test_memory_does_not_grow_with_the_number_of_objects() -> None:
+    corner = torch.rand(20_000, 2) * 600
+    anchors = torch.cat([corner, corner + 30], dim=1)
+    corner = torch.rand(1, 512, 2) * 600
+    batch = {
+        "boxes": torch.cat([corner, corner + 25], dim=2).expand(8, -1, -1),
+        "labels": torch.zeros(8, 512, dtype=torch.int64),
+        "ignore": torch.zeros(8, 512, dtype=torch.bool),
+        "valid": torch.ones(8, 512, dtype=torch.bool),
+    }
+    with torch.profiler.profile(profile_memory=True) as profile:
+        match(anchors, batch, K)
+    largest = max(event.cpu_memory_usage for event in profile.events())
+    assert 2**20 < largest <= 2**26  # all pairs at once are 2^28 bytes
+
+
+def test_forced_overlaps_beat_all_others() -> None:
+    assert NEVER < -1.5  # the lowest CIoU
+    assert FORCED - 1.5 > 1
