@@ -1,0 +1,208 @@
+"""Draw the figures of docs/losses.md with the losses themselves.
+
+python scripts/plot_losses.py --out docs/figures
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import torch
+from torch import Tensor
+
+from losses import (
+    GHMC,
+    GHMR,
+    BoxLoss,
+    CIoULoss,
+    ClassificationLoss,
+    DIoULoss,
+    EIoULoss,
+    FocalLoss,
+    GIoULoss,
+    IoULoss,
+    L1Loss,
+    L2Loss,
+    SigmoidCrossEntropy,
+    SmoothL1Loss,
+)
+
+ONE = torch.tensor(1.0)
+GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
+
+
+def slope(loss: ClassificationLoss, logits: Tensor, labels: Tensor) -> Tensor:
+    """|d loss / d logit| of anchors of one class, (A,)."""
+    x = logits.detach().clone().view(1, -1, 1).requires_grad_()
+    loss(x, labels.view(1, -1), ONE).backward()
+    assert x.grad is not None
+    return x.grad.flatten().abs()
+
+
+def one_by_one(loss: Any, *pairs: Tensor) -> tuple[Tensor, Tensor]:
+    """Value and gradient norm of every row by itself."""
+    first = pairs[0].detach().clone().requires_grad_()
+    values = []
+    for k in range(first.shape[1]):
+        row = slice(k, k + 1)
+        rest = [pair[:, row] for pair in pairs[1:]]
+        if isinstance(loss, BoxLoss):
+            rest.append(torch.ones(1, 1, dtype=torch.bool))
+        values.append(loss(first[:, row], *rest, ONE))
+    torch.stack(values).sum().backward()
+    assert first.grad is not None
+    return torch.stack(values).detach(), first.grad.flatten(0, 1).norm(dim=-1)
+
+
+def plot_focal(plt: Any) -> Any:
+    """Loss and gradient against the probability of the truth."""
+    p = torch.linspace(0.005, 0.995, 199)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
+    for gamma in GAMMAS:
+        loss = FocalLoss(alpha=None, gamma=gamma)
+        labels = torch.zeros(1, len(p), dtype=torch.int64)
+        values, gradients = one_by_one(loss, p.logit().view(1, -1, 1), labels)
+        name = "CE (γ = 0)" if gamma == 0 else f"γ = {gamma:g}"
+        left.plot(p, values, label=name)
+        right.plot(p, gradients, label=name)
+    left.set(ylabel="loss", ylim=(0, 5))
+    right.set(ylabel="gradient of the logit")
+    for axis in (left, right):
+        axis.set(xlabel="probability of the truth $p_t$", xlim=(0, 1))
+    right.legend()
+    return figure
+
+
+def a_batch(count: int = 200_000) -> tuple[Tensor, Tensor]:
+    """Logits and labels like those of a detector that has learned a while: nearly all examples are
+    easy background, few are objects, and a few are hopeless."""
+    generator = torch.Generator().manual_seed(0)
+    logits = -5 + 1.3 * torch.randn(count, generator=generator)
+    labels = torch.ones(count, dtype=torch.int64)
+    objects = count // 100
+    logits[:objects] = 1 + 2 * torch.randn(objects, generator=generator)
+    labels[:objects] = 0
+    outliers = count // 500  # objects that look like background: annotated wrongly, or nearly so
+    logits[:outliers] = -5 + torch.randn(outliers, generator=generator)
+    return logits, labels
+
+
+def plot_ghm(plt: Any) -> Any:
+    """What every loss makes of the gradient norm of cross-entropy, one by one and all together."""
+    logits, labels = a_batch()
+    norm = slope(SigmoidCrossEntropy(), logits, labels)
+    bins = torch.linspace(0, 1, 31)
+    middle = (bins[1:] + bins[:-1]) / 2
+    which = torch.bucketize(norm, bins[1:-1])
+    counts = torch.bincount(which, minlength=30)
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.4))
+    axes[0].bar(middle, counts, width=1 / 30, color="0.6")
+    axes[0].set(yscale="log", ylabel="examples", title="the batch")
+    for name, loss in (
+        ("CE", SigmoidCrossEntropy()),
+        ("focal", FocalLoss()),
+        ("GHM-C", GHMC(momentum=0)),
+    ):
+        gradients = slope(loss, logits, labels)
+        total = torch.zeros(30).scatter_add_(0, which, gradients)
+        mean = total / counts.clamp(min=1)
+        axes[1].plot(middle, mean / mean.max(), label=name)
+        axes[2].plot(middle, total / total.sum(), label=name)
+    axes[1].set(ylabel="mean gradient, largest = 1", yscale="log", title="of one example")
+    axes[2].set(ylabel="share of the whole gradient", title="of all examples")
+    for axis in axes:
+        axis.set(xlabel="gradient norm of CE, $|p - t|$", xlim=(0, 1))
+    axes[1].legend()
+    return figure
+
+
+def plot_deltas(plt: Any) -> Any:
+    """Losses of one delta and their gradients."""
+    error = torch.linspace(-1, 1, 401).view(1, -1, 1)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
+    for name, loss in (
+        ("L1", L1Loss()),
+        ("L2", L2Loss()),
+        ("smooth L1, β = 1/9", SmoothL1Loss()),
+        ("smooth L1, β = 1", SmoothL1Loss(beta=1.0)),
+        ("ASL1 of GHM-R, μ = 0.02", GHMR(momentum=0)),  # alone in its bin, so not weighed
+    ):
+        values, gradients = one_by_one(loss, error, torch.zeros_like(error))
+        left.plot(error.flatten(), values, label=name)
+        right.plot(error.flatten(), gradients, label=name)
+    left.set(ylabel="loss", ylim=(0, 1.6))
+    right.set(ylabel="size of the gradient")
+    for axis in (left, right):
+        axis.set(xlabel="error of the delta")
+    left.legend(ncols=2, loc="upper center", fontsize="small")
+    return figure
+
+
+def plot_overlaps(plt: Any) -> Any:
+    """Box losses while one box slides over another: of the same size, and inside of a larger."""
+    shift = torch.linspace(-160, 160, 161)
+    zero = torch.zeros_like(shift)
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True)
+    for axis, (half_width, half_height) in zip(axes, ((50.0, 50.0), (45.0, 15.0)), strict=True):
+        sliding = [shift - half_width, zero - half_height, shift + half_width, zero + half_height]
+        moving = torch.stack(sliding, dim=-1)[None]
+        fixed = torch.tensor([-50.0, -50.0, 50.0, 50.0]).expand_as(moving)
+        for name, loss in (
+            ("IoU", IoULoss()),
+            ("-ln IoU", IoULoss(form="log")),
+            ("GIoU", GIoULoss()),
+            ("DIoU", DIoULoss()),
+            ("CIoU", CIoULoss()),
+            ("EIoU", EIoULoss()),
+        ):
+            values, _ = one_by_one(loss, moving, fixed)
+            style = {"IoU": "-", "-ln IoU": ":", "CIoU": "--"}.get(name, "-")
+            axis.plot(shift, values, style, label=name)
+        size = f"{2 * half_width:g} × {2 * half_height:g}"
+        axis.set(xlabel="distance of the centers, pixels", title=f"{size} over 100 × 100")
+    axes[0].set(ylabel="loss", ylim=(0, 3.2))
+    axes[1].legend(ncols=3, loc="lower center")
+    return figure
+
+
+def examples_table() -> str:
+    """Easy and hard examples under cross-entropy and focal loss, in Markdown."""
+    p = torch.tensor([0.99, 0.95, 0.9, 0.5, 0.1])
+    logits, labels = p.logit().view(1, -1, 1), torch.zeros(1, len(p), dtype=torch.int64)
+    entropy, _ = one_by_one(SigmoidCrossEntropy(), logits, labels)
+    focal, _ = one_by_one(FocalLoss(alpha=None), logits, labels)
+    lines = ["| p_t | CE | focal, γ = 2 | CE / focal |", "|---|---|---|---|"]
+    for row in zip(p.tolist(), entropy.tolist(), focal.tolist(), strict=True):
+        lines.append(f"| {row[0]:g} | {row[1]:.5f} | {row[2]:.6f} | {row[1] / row[2]:,.1f} |")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path("docs/figures"), help="(%(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        import matplotlib
+    except ImportError:
+        parser.error("the figures need matplotlib: pip install -e '.[plots]'")
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    plt.rcParams |= {"axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False}
+    plt.rcParams |= {"axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.6}
+    options.out.mkdir(parents=True, exist_ok=True)
+    plots = {"focal": plot_focal, "ghm": plot_ghm, "deltas": plot_deltas, "overlaps": plot_overlaps}
+    for name, plot in plots.items():
+        path = options.out / f"{name}.png"
+        figure = plot(plt)
+        figure.tight_layout()
+        figure.savefig(path, dpi=110, metadata={"Software": None})
+        print(path)
+    print(examples_table())
+
+
+if __name__ == "__main__":
+    main()

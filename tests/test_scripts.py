@@ -1,0 +1,39 @@
+"""The scripts that measure and draw the losses."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from losses import FocalLoss, SmoothL1Loss
+from scripts import plot_losses, time_losses
+
+
+def test_both_sides_of_the_timing_compute_the_same() -> None:
+    predictions, batch = time_losses.make_scene(1, 96, 4, 3, "cpu")
+    mine = time_losses.ours(predictions, batch, FocalLoss(), SmoothL1Loss(beta=0.0), False)
+    step = time_losses.theirs(predictions, batch)
+    assert mine().item() == pytest.approx(step().item(), rel=1e-4)
+    assert time_losses.seconds(mine, predictions, 1) > 0
+
+
+def test_examples_of_the_focal_paper() -> None:
+    rows = [line.split("|")[1:-1] for line in plot_losses.examples_table().splitlines()[2:]]
+    ratios = {float(row[0]): float(row[3].replace(",", "")) for row in rows}
+    assert ratios == {0.99: 10_000, 0.95: 400, 0.9: 100, 0.5: 4, 0.1: 1.2}
+
+
+def test_reformulated_gradients_of_ghm_share_equally() -> None:
+    logits, labels = plot_losses.a_batch(20_000)
+    norm = plot_losses.slope(plot_losses.SigmoidCrossEntropy(), logits, labels)
+    found = plot_losses.slope(plot_losses.GHMC(momentum=0), logits, labels)
+    which = (norm * 30).long()
+    sums = torch.zeros(30).scatter_add_(0, which, found / norm)
+    filled = torch.bincount(which, minlength=30) > 0
+    torch.testing.assert_close(sums[filled], torch.full((30,), 1 / filled.sum())[filled])
+
+
+def test_figures_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="figures need the extra 'plots'")
+    plot_losses.main(["--out", str(tmp_path)])
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"focal", "ghm", "deltas", "overlaps"}
