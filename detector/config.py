@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from detector.options import OPTIONS, RULES, Option, near, show
+from detector.options import OPTIONS, RULES, Option, near, not_installed, show
 from detector.signatures import (
     CONTRACTS,
     library_losses,
@@ -42,13 +42,17 @@ EVERYWHERE = {
 def one_line_errors() -> Iterator[None]:
     """Mistakes of the user's: one line on stderr, exit status 2. Other errors stay as they are.
 
-    Whatever has the attribute `user_error` counts. A DataLoader worker wraps its error into a
-    traceback, of which the last line is the message. Ctrl-C is exit status 130 without a word.
+    Whatever has the attribute `user_error` counts, and a package that is not installed. A
+    DataLoader worker wraps its error into a traceback, of which the last line is the message.
+    Ctrl-C is exit status 130 without a word.
     """
     try:
         yield
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except ModuleNotFoundError as error:
+        print("error:", not_installed(error.name), file=sys.stderr)
+        raise SystemExit(2) from None
     except Exception as error:
         if not getattr(error, "user_error", False):
             raise

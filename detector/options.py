@@ -5,6 +5,7 @@ The single source of defaults, of the checks and of `--help`. Nothing heavy is i
 
 import difflib
 import json
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from types import NoneType, UnionType
@@ -191,3 +192,11 @@ def near(word: str, choices: Iterable[str]) -> str:
     names = {choice.lower(): choice for choice in choices}
     found = difflib.get_close_matches(word.lower(), names, 1, 0.5)
     return f"; did you mean '{names[found[0]]}'?" if found else ""
+
+
+def not_installed(name: str | None) -> str:
+    """What to do about a package that is missing."""
+    return (
+        f"{name} is not installed for {sys.executable}: activate the environment "
+        "(. .venv/bin/activate), or pip install -r requirements.txt"
+    )

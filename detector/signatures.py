@@ -75,7 +75,7 @@ def trainer_arguments() -> dict[str, Option]:
     """The arguments of Lightning's Trainer; those with types of Lightning's own are of any type."""
     package = importlib.util.find_spec("pytorch_lightning")  # finds a package without importing it
     if package is None or package.origin is None:
-        raise ValueError("pytorch_lightning is not installed: pip install -r requirements.txt")
+        raise ModuleNotFoundError(name="pytorch_lightning")
     classes = _classes(Path(package.origin).parent / "trainer" / "trainer.py")
     return _arguments([classes["Trainer"]])
 

@@ -5,15 +5,19 @@ Flat: dotted key -> Given. A loss is its class at `model.class_loss` and its arg
 """
 
 import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
-from detector.options import OPTIONS, Option, fit, near, show, words
+from detector.options import OPTIONS, Option, fit, near, not_installed, show, words
 from detector.signatures import CONTRACTS
+
+try:
+    import yaml
+except ModuleNotFoundError as error:  # the first package that is missed outside the environment
+    sys.exit(f"error: {not_installed(error.name)}")
 
 COMMAND_LINE = "command line"
 

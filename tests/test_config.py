@@ -120,6 +120,16 @@ def test_errors_come_before_torch_is_imported() -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_a_missing_package_is_one_line(capsys: Any) -> None:
+    with pytest.raises(SystemExit) as caught, one_line_errors():
+        import package_that_nobody_has  # noqa: F401
+    assert caught.value.code == 2
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert "package_that_nobody_has is not installed" in message
+    assert "activate" in message
+
+
 def test_help_fits_two_screens(capsys: Any) -> None:
     with pytest.raises(SystemExit) as caught:
         tree("--help")
