@@ -7,6 +7,7 @@ import torch
 
 from losses import FocalLoss, SmoothL1Loss
 from scripts import plot_losses, time_losses
+from tests.conftest import TINY
 
 
 def test_both_sides_of_the_timing_compute_the_same() -> None:
@@ -14,7 +15,18 @@ def test_both_sides_of_the_timing_compute_the_same() -> None:
     mine = time_losses.ours(predictions, batch, FocalLoss(), SmoothL1Loss(beta=0.0), False)
     step = time_losses.theirs(predictions, batch)
     assert mine().item() == pytest.approx(step().item(), rel=1e-4)
-    assert time_losses.seconds(mine, predictions, 1) > 0
+    time_losses.with_backward(mine, predictions)()
+    assert predictions.logits.grad is not None
+
+
+def test_whole_steps_of_every_loss_are_timed(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY.replace("coco", "shapes"))
+    steps = time_losses.training_steps(str(path), "cpu", objects=3)
+    assert next(iter(steps)) == "FocalLoss + SmoothL1Loss"
+    assert len(steps) == 5 + 9 - 1  # classification and box losses; the first pair has one of each
+    few = dict(list(steps.items())[:2])
+    assert all(seconds > 0 for seconds in time_losses.take_turns(few, 1).values())
 
 
 def test_examples_of_the_focal_paper() -> None:
