@@ -210,7 +210,7 @@ def test_memory_does_not_grow_with_the_number_of_objects() -> None:
         "ignore": torch.zeros(8, 512, dtype=torch.bool),
         "valid": torch.ones(8, 512, dtype=torch.bool),
     }
-    with torch.profiler.profile(profile_memory=True) as profile:
+    with torch.profiler.profile(profile_memory=True, acc_events=True) as profile:
         match(anchors, batch, K)
     largest = max(event.cpu_memory_usage for event in profile.events())
     assert 2**20 < largest <= 2**26  # all pairs at once are 2^28 bytes
