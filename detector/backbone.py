@@ -14,6 +14,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 Block = type[BasicBlock] | type[Bottleneck]
 
 STAGES: dict[int, tuple[Block, tuple[int, int, int, int]]] = {
+    10: (BasicBlock, (1, 1, 1, 1)),  # for small images; nobody publishes weights of it
     18: (BasicBlock, (2, 2, 2, 2)),
     34: (BasicBlock, (3, 4, 6, 3)),
     50: (Bottleneck, (3, 4, 6, 3)),
@@ -39,7 +40,7 @@ class ResNetBody(nn.Module):
     """A ResNet without its classifier: images (N, 3, H, W) -> C3, C4, C5 (strides 8, 16, 32).
 
     Args:
-        depth: 18, 34, 50, 101 or 152.
+        depth: 10, 18, 34, 50, 101 or 152.
         width: channels of the stem; layer k has 2^(k-1) times as many (times 4 in bottlenecks). 64
             is the paper's.
         norm: key of `NORMS`.

@@ -1,11 +1,17 @@
 import pytest
 import torch
-from torchvision.models import resnet18, resnet50
+from torch import nn
+from torchvision.models import ResNet, resnet18, resnet50
+from torchvision.models.resnet import BasicBlock
 
 from detector.backbone import Backbone, ResNetBody, group_norm
 
 
-@pytest.mark.parametrize(("depth", "reference"), [(18, resnet18), (50, resnet50)])
+def resnet10() -> nn.Module:
+    return ResNet(BasicBlock, [1, 1, 1, 1])
+
+
+@pytest.mark.parametrize(("depth", "reference"), [(10, resnet10), (18, resnet18), (50, resnet50)])
 def test_body_has_the_names_and_shapes_of_torchvisions_resnet(depth: int, reference) -> None:  # type: ignore[no-untyped-def]
     expected = {k: v.shape for k, v in reference().state_dict().items() if not k.startswith("fc.")}
     body = ResNetBody(depth, 64, "batch")

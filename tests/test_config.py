@@ -80,6 +80,7 @@ def test_the_order_of_flags_does_not_matter() -> None:
         (["--trainer.max_epoch", "2"], ["did you mean 'max_epochs'"]),
         (["--trainer.logger", "x"], ["train.py sets this itself"]),
         (["--model.depth", "20"], ["18", "152"]),
+        (["--model.depth", "10", "--model.weights", "imagenet"], ["no imagenet weights", "10"]),
         (["--data.size", "320"], ["a list", "320"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
         (["stray"], ["stray"]),
