@@ -42,12 +42,14 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
     return overlap - (enclosing - union) / enclosing.clamp(min=EPSILON)
 
 
-def diou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU - rho^2 / c^2 of the centers' distance rho and the hull's diagonal c, in (-1, 1].
+def diou(a: Tensor, b: Tensor, beta: float = 1.0) -> Tensor:
+    """IoU - (rho^2 / c^2)^beta of the centers' distance rho and the hull's diagonal c, in (-1, 1].
 
-    Zheng et al., "Distance-IoU Loss", AAAI 2020, eq. 6 and 7.
+    Zheng et al., "Distance-IoU Loss", AAAI 2020, eq. 6 and 7; `beta` is for suppression, in the
+    authors' code.
     """
-    return iou(a, b) - _distance(a.unbind(-1), b.unbind(-1))
+    distance = _distance(a.unbind(-1), b.unbind(-1))
+    return iou(a, b) - (distance if beta == 1 else distance.pow(beta))
 
 
 def ciou(a: Tensor, b: Tensor, alpha_gate: float | None = None) -> Tensor:

@@ -1,8 +1,5 @@
-import pytest
 import torch
-from torchvision.ops import batched_nms
 
-from detector.nms import nms
 from detector.postprocess import Postprocess
 from detector.retinanet import Predictions
 
@@ -62,13 +59,17 @@ def test_images_of_a_batch_do_not_touch_each_other() -> None:
             assert torch.equal(part[k], expected[0])
 
 
-def test_hard_nms_is_torchvisions() -> None:
-    torch.manual_seed(0)
-    corner = torch.rand(200, 2) * 100
-    boxes = torch.cat([corner, corner + torch.rand(200, 2) * 60], 1)
-    scores, labels = torch.rand(200), torch.randint(0, 3, (200,))
-    expected = batched_nms(boxes, scores, labels, 0.4)
-    assert torch.equal(nms(boxes, scores, labels, 0.4), expected)
-    assert len(nms(boxes[:0], scores[:0], labels[:0], 0.4)) == 0
-    with pytest.raises(ValueError, match="there is: hard"):
-        nms(boxes, scores, labels, 0.4, kind="none")
+def test_the_kind_of_suppression_and_its_arguments_arrive() -> None:
+    # the two overlap by 90 / 110; DIoU takes off 1 / (11^2 + 10^2), so both are suppressed; beta
+    # 0.1 takes off 0.58, so both stay
+    found = predictions([[0.9], [0.8], [0.01], [0.01]])
+    counts = {}
+    for name, options in {
+        "hard": {"iou_threshold": 0.8},
+        "diou": {"nms": "diou", "iou_threshold": 0.8},
+        "beta": {"nms": "diou", "iou_threshold": 0.8, "beta": 0.1},
+        "soft": {"nms": "soft"},
+    }.items():
+        detections = Postprocess(torch.sigmoid, **options)(found, SIZE, SIZE)
+        counts[name] = int((detections.labels[0] >= 0).sum())
+    assert counts == {"hard": 1, "diou": 1, "beta": 2, "soft": 2}
