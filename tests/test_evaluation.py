@@ -15,11 +15,22 @@ import torch.multiprocessing
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detector.evaluation import Figures, by_image, coco_figures, format_table, gather, to_results
+from detector.evaluation import (
+    Figures,
+    by_image,
+    coco_figures,
+    evaluated,
+    fast_tools,
+    format_table,
+    gather,
+    to_results,
+)
 from detector.postprocess import Detections
 
 SUMMARY = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
 SUMMARY += ["AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+VOC = {"VOC07": 0.5, "VOC12": 0.5}
+PLAIN = (COCO, COCOeval)
 Row = dict[str, Any]
 Capture = pytest.CaptureFixture[str]
 
@@ -72,11 +83,12 @@ def plain_evaluation(ground_truth: Row, results: list[Row]) -> COCOeval:
     return evaluation
 
 
+@pytest.mark.parametrize("tools", [PLAIN, fast_tools()], ids=["pycocotools", "fastest"])
 @pytest.mark.parametrize("seed", range(5))
-def test_figures_equal_plain_pycocotools_whole_and_short(seed: int) -> None:
+def test_figures_equal_plain_pycocotools_whole_and_short(seed: int, tools: Any) -> None:
     ground_truth, results = random_set(seed)
     reference = plain_evaluation(ground_truth, results)
-    figures = coco_figures(ground_truth, results)
+    figures = coco_figures(ground_truth, results, tools=tools)
     assert list(figures.summary) == SUMMARY
     assert 0.1 < figures.summary["AP"] < 0.9
     expected = np.where(reference.stats == -1, math.nan, reference.stats)
@@ -87,10 +99,30 @@ def test_figures_equal_plain_pycocotools_whole_and_short(seed: int) -> None:
         expected_row = {"AP": cells.mean(), "AP50": cells[0].mean()}
         expected_row = expected_row if key != 4 else dict.fromkeys(expected_row, math.nan)
         expected_row["objects"] = sum(not row["iscrowd"] for row in objects)
-        assert figures.per_class[f"class {key}"] == pytest.approx(expected_row, nan_ok=True)
-    short = coco_figures(ground_truth, results, full=False)
-    assert short.summary == {name: figures.summary[name] for name in SUMMARY[:3]}
-    assert repr(short.per_class) == repr(figures.per_class)  # repr, since nan != nan
+        row = dict(figures.per_class[f"class {key}"])
+        assert {row.pop("VOC07") >= 0, row.pop("VOC12") >= 0} == {key != 4}
+        assert row == pytest.approx(expected_row, nan_ok=True)
+        assert figures.curves[f"class {key}"] == pytest.approx(cells[0].tolist())
+    short = coco_figures(ground_truth, results, full=False, tools=tools)
+    assert short.summary == pytest.approx({name: figures.summary[name] for name in SUMMARY[:3]})
+    assert not short.voc
+    assert not short.curves
+    for name, row in short.per_class.items():
+        assert row == pytest.approx({key: figures.per_class[name][key] for key in row}, nan_ok=True)
+
+
+def test_both_tools_agree_in_every_cell() -> None:
+    """A class without objects, no detections at all, ids from 0, 500 detections in an image."""
+    pytest.importorskip("faster_coco_eval", reason="needs the extra 'fast'")
+    sets = [random_set(seed) for seed in range(20)]
+    sets += [(sets[0][0], [])]
+    many = [box(0, [k % 7, 0, 10, 10], score=1 - k / 1000) for k in range(500)]
+    sets += [(truth_of([box(0, [0, 0, 10, 10], id=0)]), many)]
+    for ground_truth, results in sets:
+        one, other = (evaluated(ground_truth, results, tools=t) for t in (PLAIN, fast_tools()))
+        assert one.params.recThrs.tolist() == other.params.recThrs.tolist()
+        for name in ("precision", "recall"):
+            np.testing.assert_allclose(one.eval[name], other.eval[name], rtol=0, atol=1e-15)
 
 
 def test_average_precision_of_a_worked_example() -> None:
@@ -134,7 +166,10 @@ def test_no_detections_score_zero_and_no_objects_score_nothing() -> None:
     assert all(math.isnan(figure) for figure in figures.summary.values())
     assert all(math.isnan(row["AP"]) for row in figures.per_class.values())
     assert "nan" not in json.dumps(figures.plain()).lower()
-    assert figures.plain()["per_class"]["class 3"] == {"AP": None, "AP50": None, "objects": 0}
+    assert figures.plain()["per_class"]["class 3"] == {
+        **dict.fromkeys(["AP", "AP50", "VOC07", "VOC12"]),
+        "objects": 0,
+    }
 
 
 def test_arguments_are_not_changed_and_nothing_is_printed(capsys: Capture) -> None:
@@ -235,14 +270,14 @@ def test_two_processes_gather_on_the_first(tmp_path: Path) -> None:
 
 def test_the_table_shows_all_figures_in_80_columns() -> None:
     row = {"AP": 0.25, "AP50": math.nan, "objects": 1234567}
-    few = Figures(dict.fromkeys(SUMMARY, 0.5), {"disk": row, "w" * 90: row})
+    few = Figures(dict.fromkeys(SUMMARY, 0.5), {"disk": row, "w" * 90: row}, {}, VOC)
     lines = format_table(few, "runs/x").splitlines()
     assert lines[0] == "runs/x"
-    assert [len(lines[start].split()) for start in range(2, 6)] == [6, 6, 6, 6]
+    assert [len(lines[start].split()) for start in range(2, 7)] == [6, 6, 6, 6, 4]
     assert lines[2].split() == ["AP", "0.500", "AP50", "0.500", "AP75", "0.500"]
     assert lines[-2].split() == ["disk", "1234567", "0.250", "-"]
     assert max(map(len, lines)) <= 80
-    many = Figures({"AP": 0.5}, {f"traffic light no. {index}": row for index in range(81)})
+    many = Figures({"AP": 0.5}, {f"traffic light no. {index}": row for index in range(81)}, {}, {})
     lines = format_table(many).splitlines()
     assert len(lines) == 1 + 1 + 1 + 41  # figure, gap, heads, 81 classes in two columns
     assert max(map(len, lines)) <= 80
