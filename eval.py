@@ -1,32 +1,47 @@
-"""Evaluate a run:  python eval.py runs/NAME [--checkpoint best|last|FILE] [--data.val SPLIT] [--out
-detections.json]
+"""Evaluate a run:  python eval.py runs/NAME [--checkpoint best|last|FILE] [--data.val SPLIT] [--nms
+diou]
 
-Prints COCO's twelve figures and the AP of every class, and writes them to runs/NAME/eval/.
+Prints COCO's twelve figures, VOC's two, the AP of every class and what kinds of errors there are;
+writes them, the detections and a picture to runs/NAME/eval/, and to TensorBoard. --nms all compares
+every suppression on the same candidates.
 """
 
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from detector.config import one_line_errors, parse
-from detector.options import Option
+from detector.options import Natural, Option
 
 USAGE = """python eval.py RUN [--checkpoint best|last|FILE] [--out FILE] [--key value ...]
 
   python eval.py runs/mine
+  python eval.py mine --nms diou --beta 0.9 --iou_threshold 0.5
+  python eval.py mine --nms all
   python eval.py mine --data.root datasets/other --data.val test --out detections.json
   python eval.py mine --iou_threshold 0.6 --score_threshold 0.01"""
 
+Nms = Literal["hard", "diou", "soft", "all"]
 OWN = {
     "run": Option(str, ..., "name of a run under runs/, or its path"),
     "--checkpoint": Option(str, "best", "best, last or a file"),
-    "--out": Option(str | None, None, "write the detections there, as COCO result json"),
+    "--out": Option(str | None, None, "write the detections there too, as COCO result json"),
+    "--nms": Option(Nms | None, None, "suppression; all: a table of all, the net runs once"),
+    "--draws": Option(Natural, 1000, "of images, for the intervals of --nms all; 0: none"),
 }
 SHORT = {
     key: f"postprocess.{key}"
-    for key in ("nms", "iou_threshold", "score_threshold", "candidates", "max_detections")
+    for key in (
+        "iou_threshold",
+        "beta",
+        "sigma",
+        "class_agnostic",
+        "score_threshold",
+        "candidates",
+        "max_detections",
+    )
 }
 
 
@@ -47,22 +62,67 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
             short=SHORT,
             sections=("data", "postprocess", "trainer"),
         )
+        if own["nms"] == "all":
+            compare_suppression(config, own)
+            return {}
+        if own["nms"]:
+            config["postprocess"]["nms"] = own["nms"]
         return evaluate(config, own)
 
 
 def evaluate(config: dict[str, Any], own: dict[str, Any]) -> dict[str, float]:
+    detector, data = validated(config, own)
+    if not detector.trainer.is_global_zero:
+        return {}
+    from detector.errors import calibration, find_errors, format_errors
+    from detector.evaluation import format_table
+    from detector.matches import match_all
+    from detector.run import existing_run
+
+    rows = [{**row, "file_name": data.file_names[row["image_id"]]} for row in detector.results]
+    figures = detector.figures
+    split = config["data"]["val"]
+    title = f"{own['run']} ({own['checkpoint']}) on {split}, {len(data.file_names)} images"
+    print(format_table(figures, title))
+    truth = data.ground_truth()
+    errors = find_errors(truth, rows)
+    calibrated = calibration(match_all(truth, rows, thresholds=[0.5]))
+    print("", format_errors(errors, calibrated), sep="\n")
+
+    folder = existing_run(own["run"]) / "eval"
+    folder.mkdir(exist_ok=True)
+    result = {
+        "checkpoint": own["checkpoint"],
+        "data": config["data"],
+        "postprocess": config["postprocess"],
+        **figures.plain(),
+        "errors": errors._asdict(),
+        "calibration": calibrated._asdict(),
+    }
+    write_json(folder / "metrics.json", result)
+    for path in (folder / "detections.json", own["out"]):
+        if path:
+            write_json(Path(path), rows)
+    print(f"\ndetections: {own['out'] or folder / 'detections.json'}")
+    show(folder, title, figures, errors, calibrated)
+    return figures.summary
+
+
+def validated(config: dict[str, Any], own: dict[str, Any], save: bool = False) -> tuple[Any, Any]:
+    """The detector after one pass over the validation data, and the data. `save`: it also keeps
+    its candidates."""
     # imported here, so that a mistake on the command line is answered at once
     import pytorch_lightning as pl
 
     from data.datamodule import DataModule
     from detector.callbacks import quiet
-    from detector.evaluation import format_table
-    from detector.run import existing_run, open_run
+    from detector.run import open_run
 
     quiet()
     config, detector = open_run(own["run"], own["checkpoint"], config)
     data = DataModule(**config["data"], seed=config["seed"])
     data.setup("validate")
+    detector.saved = {} if save else None
     options: dict[str, Any] = {
         "enable_progress_bar": sys.stderr.isatty(),
         "logger": False,
@@ -71,31 +131,59 @@ def evaluate(config: dict[str, Any], own: dict[str, Any]) -> dict[str, float]:
     options |= for_evaluation(config["trainer"])
     trainer = pl.Trainer(**options, use_distributed_sampler=False)
     trainer.validate(detector, datamodule=data, verbose=False)
-    if not trainer.is_global_zero:
-        return {}
-    rows = [{**row, "file_name": data.file_names[row["image_id"]]} for row in detector.results]
-    figures = detector.figures
-    assert figures is not None
-    split = config["data"]["val"]
-    print(
-        format_table(
-            figures, f"{own['run']} ({own['checkpoint']}) on {split}, {len(data.file_names)} images"
-        )
-    )
+    return detector, data
+
+
+def show(folder: Path, title: str, figures: Any, errors: Any, calibrated: Any) -> None:
+    """The picture and TensorBoard; a missing matplotlib costs the picture only."""
+    from detector.report import draw_report, log_report
+
+    picture: Path | None = folder / "report.png"
+    try:
+        draw_report(folder / "report.png", title, figures, errors, calibrated)
+        print(f"picture: {picture}")
+    except ModuleNotFoundError:
+        picture = None
+        print("picture: needs matplotlib, pip install matplotlib")
+    log_report(folder, figures, errors, calibrated, picture)
+
+
+def compare_suppression(config: dict[str, Any], own: dict[str, Any]) -> None:
+    """The table of --nms all. Candidates are kept in the run's eval/ and used again as long as
+    checkpoint, data and what chooses candidates stay the same."""
+    from data.datamodule import DataModule
+    from detector.rescore import compare_all, format_lines, load, save
+    from detector.run import checkpoint_file, existing_run
 
     folder = existing_run(own["run"]) / "eval"
-    folder.mkdir(exist_ok=True)
-    result = {
-        "checkpoint": own["checkpoint"],
-        "data": config["data"],
-        "postprocess": config["postprocess"],
+    checkpoint = checkpoint_file(existing_run(own["run"]), own["checkpoint"])
+    options = config["postprocess"]
+    kept = ("format", "root", "val", "annotations", "images", "classes", "size", "short", "long")
+    key = {
+        "checkpoint": f"{checkpoint} {checkpoint.stat().st_mtime_ns}",
+        "data": json.dumps({name: config["data"][name] for name in kept}),
+        **{name: options[name] for name in ("candidates", "score_threshold")},
     }
-    (folder / "metrics.json").write_text(json.dumps(result | figures.plain(), indent=1))
-    if own["out"]:
-        Path(own["out"]).parent.mkdir(parents=True, exist_ok=True)
-        Path(own["out"]).write_text(json.dumps(rows))
-        print(f"detections: {own['out']}")
-    return figures.summary
+    candidates = load(folder / "candidates.pt", key)
+    if candidates is None:
+        detector, data = validated(config, own, save=True)
+        if not detector.trainer.is_global_zero:
+            return
+        candidates = detector.saved
+        save(folder / "candidates.pt", key, candidates)
+    else:
+        print(f"candidates of {folder / 'candidates.pt'}, the net is not run again")
+        data = DataModule(**config["data"], seed=config["seed"])
+        data.setup("validate")
+    lines = compare_all(candidates, data.ground_truth(), data.category_ids, options, own["draws"])
+    print(format_lines(lines))
+    write_json(folder / "suppression.json", [line._asdict() for line in lines])
+
+
+def write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = json.loads(json.dumps(content), parse_constant=lambda _: None)  # JSON knows no nan
+    path.write_text(json.dumps(plain, indent=None if isinstance(content, list) else 1))
 
 
 def for_evaluation(trainer: dict[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class _Detection(NamedTuple):
 
 def find_errors(
     ground_truth: Mapping[str, Any],
-    results: Sequence[Mapping[str, Any]],
+    results: Sequence[dict[str, Any]],
     image_ids: Iterable[int] | None = None,
 ) -> Errors:
     """Every wrong detection has one kind of error, with its best IoU to objects of its own class
@@ -73,7 +73,7 @@ def find_errors(
 
 def _judge(
     objects: Sequence[Mapping[str, Any]],
-    results: Sequence[Mapping[str, Any]],
+    results: Sequence[dict[str, Any]],
     matches: Mapping[int, Matches],
 ) -> tuple[list[_Detection], list[tuple[int, int]]]:
     """All counted detections with their errors, and (category, number) of the objects without a
@@ -163,11 +163,11 @@ def _ap50(found: Sequence[_Detection], totals: Mapping[int, int]) -> float:
 
 
 class Calibration(NamedTuple):
-    """`count`, mean `confidence` and `precision` (IoU 0.5) of the detections in each of ten equal
+    """`counts`, mean `confidence` and `precision` (IoU 0.5) of the detections in each of ten equal
     bins of confidence; nan in empty bins. `error`: the mean of |confidence - precision|, weighted
     by the counts (expected calibration error)."""
 
-    count: list[int]
+    counts: list[int]
     confidence: list[float]
     precision: list[float]
     error: float

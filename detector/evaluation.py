@@ -9,7 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from detector.voc_ap import voc_figures
 if TYPE_CHECKING:
     from detector.postprocess import Detections
 
+T = TypeVar("T")
 Row = dict[str, Any]  # one detection as COCO writes it: image_id, category_id, bbox xywh, score
 
 LARGEST = 2**53  # whole number that a float holds
@@ -78,8 +79,8 @@ def by_image(rows: Iterable[Row], image_ids: Iterable[int]) -> dict[int, list[Ro
     return groups
 
 
-def gather(rows: dict[int, list[Row]]) -> dict[int, list[Row]] | None:
-    """The rows of all ranks by image id, on rank 0; None on the others. Every rank must call it.
+def gather(rows: dict[int, T]) -> dict[int, T] | None:
+    """What all ranks have by image id, on rank 0; None on the others. Every rank must call it.
 
     Each image counts once, although a distributed sampler repeats some to fill the last batch.
     The ids are sorted: what is written from them does not depend on the number of ranks.

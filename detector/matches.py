@@ -30,7 +30,7 @@ class Matches(NamedTuple):
 
 def match_all(
     ground_truth: Mapping[str, Any],
-    results: Sequence[Mapping[str, Any]],
+    results: Sequence[dict[str, Any]],
     image_ids: Iterable[int] | None = None,
     thresholds: Sequence[float] | None = None,
 ) -> dict[int, Matches]:

@@ -14,6 +14,7 @@ from detector.drawing import contact_sheet, truth_and_detections
 from detector.evaluation import Figures, by_image, coco_figures, gather, to_results
 from detector.optimization import make_optimizer, rate_factor
 from detector.postprocess import Detections, Postprocess
+from detector.rescore import Saved, to_save
 from detector.retinanet import RetinaNet
 
 Batch = dict[str, Tensor]
@@ -61,6 +62,9 @@ class Detector(pl.LightningModule):
         self.found: dict[int, list[dict[str, Any]]] = {}
         self.results: list[dict[str, Any]] = []  # of all images, on rank 0, after validation
         self.figures: Figures | None = None  # the same; all twelve unless it was during fit
+        self.saved: dict[int, Saved] | None = (
+            None  # candidates of all images, where they are wanted
+        )
         self.pictures: list[Any] = []
         self.recent: dict[str, float] = {}  # what was read at the last logging interval
         for name in ("norm", "bad_updates", "bad_in_a_row"):
@@ -159,7 +163,11 @@ class Detector(pl.LightningModule):
         count = len(batch["image_ids"])
         for name, value in losses.items():
             self.log(f"val/{name}", value, on_epoch=True, batch_size=count, sync_dist=True)
-        detections = self.postprocess(predictions, batch["sizes"], batch["original_sizes"])
+        sizes = batch["sizes"], batch["original_sizes"]
+        candidates = self.postprocess.candidates(predictions, sizes[0])
+        if self.saved is not None:
+            self.saved |= to_save(candidates, *sizes, batch["image_ids"])
+        detections = self.postprocess.suppress(candidates, *sizes)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         rows = to_results(detections, batch["image_ids"], data.category_ids)
         self.found |= by_image(rows, batch["image_ids"].tolist())
@@ -175,6 +183,8 @@ class Detector(pl.LightningModule):
         summary: dict[str, float] = {}
         full = self.trainer.state.fn != TrainerFn.FITTING
         found = gather(self.found)
+        if self.saved is not None:
+            self.saved = gather(self.saved) or {}
         if found is not None:
             truth = self.trainer.datamodule.ground_truth()  # type: ignore[attr-defined]
             self.results = [row for image in found.values() for row in image]

@@ -20,10 +20,10 @@ STEPS = 4  # of the fixed point between two looks at whether it is reached
 
 
 class Kept(NamedTuple):
-    """The M best boxes that stay, by falling score: `index` (N, M) into the boxes given, `scores`
-    (N, M). Where there are fewer, index and score are 0."""
+    """The M best boxes that stay, by falling score: `places` (N, M) among the boxes given, `scores`
+    (N, M). Where there are fewer, place and score are 0."""
 
-    index: Tensor
+    places: Tensor
     scores: Tensor
 
 
@@ -68,13 +68,13 @@ def nms(
     found = scores.new_zeros(len(boxes), max_detections)
     for row, image in enumerate(zip(boxes, scores, labels, strict=True)):
         there = (image[1] > 0).nonzero()[:, 0]
-        candidates = [part[there] for part in image]
+        b, s, k = (part[there] for part in image)
         if kind == "hard":
-            keep = batched_nms(*candidates, iou_threshold)[:max_detections]
+            keep = batched_nms(b, s, k, iou_threshold)[:max_detections]
         else:
-            keep = _one_by_one(*candidates, iou_threshold, beta, max_detections)
+            keep = _one_by_one(b, s, k, iou_threshold, beta, max_detections)
         index[row, : len(keep)] = there[keep]
-        found[row, : len(keep)] = candidates[1][keep]
+        found[row, : len(keep)] = s[keep]
     return Kept(index, found)
 
 

@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ def times(candidates: tuple[Tensor, Tensor, Tensor], repeats: int) -> dict[str, 
     calls: dict[str, Callable[[], Any]] = {"torchvision": theirs}
     for name, options in KINDS.items():
         options = {"max_detections": count, "iou_threshold": 0.5, **options}
-        calls[name] = lambda options=options: nms(*candidates, **options)
+        calls[name] = partial(nms, *candidates, **options)
     found: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats + 2):
         for name, call in calls.items():

@@ -86,7 +86,7 @@ def test_calibration_by_hand() -> None:
         box(1, FAR, score=1.0),
     ]
     found_bins = calibration(match_all(truth_of(objects), found, thresholds=[0.5]))
-    assert found_bins.count == [0, 0, 0, 0, 0, 2, 0, 0, 0, 2]
+    assert found_bins.counts == [0, 0, 0, 0, 0, 2, 0, 0, 0, 2]
     assert found_bins.precision[5] == found_bins.precision[9] == 0.5
     assert math.isnan(found_bins.precision[0])
     assert found_bins.error == pytest.approx((abs(0.535 - 0.5) + abs(0.975 - 0.5)) / 2)

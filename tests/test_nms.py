@@ -207,7 +207,7 @@ def test_an_early_end_is_the_beginning_of_the_whole(options: dict[str, Any]) -> 
         batch = [part[None] for part in case]
         whole = nms(*batch, max_detections=MOST, **options)
         few = nms(*batch, max_detections=5, **options)
-        assert torch.equal(few.index, whole.index[:, :5])
+        assert torch.equal(few.places, whole.places[:, :5])
         assert torch.equal(few.scores, whole.scores[:, :5])
         if options["kind"] == "diou":
             for part, expected in zip(module._together(*batch, 0.5, 1.0, 5), few, strict=True):
@@ -232,7 +232,7 @@ def test_images_of_a_batch_and_rows_without_a_box_change_nothing(options: dict[s
     for row, case in enumerate(images):
         alone = nms(*(part[None] for part in case), max_detections=MOST, **options)
         for together in joint:
-            torch.testing.assert_close(together.index[row], alone.index[0])
+            torch.testing.assert_close(together.places[row], alone.places[0])
             torch.testing.assert_close(together.scores[row], alone.scores[0])
 
 
@@ -245,7 +245,7 @@ def test_classes_count_unless_told_otherwise(options: dict[str, Any]) -> None:
         agnostic = nms(
             *whole[:2], labels[None], class_agnostic=True, max_detections=MOST, **options
         )
-        assert torch.equal(agnostic.index, expected.index)
+        assert torch.equal(agnostic.places, expected.places)
 
 
 def test_half_precision_is_judged_in_float32() -> None:
