@@ -83,15 +83,16 @@ def matches_of(methods: Sequence[Sequence[str]]) -> "list[list[Run]]":
     from detector.matches import match_all
     from detector.run import existing_run
 
-    runs = [run for method in methods for run in method]
-    found = dict(zip(runs, map(detections, runs), strict=True))
+    runs = list(dict.fromkeys(run for method in methods for run in method))
+    found = {run: detections(run) for run in runs}
     same_data(runs, [section for section, _ in found.values()])
     first = found[runs[0]][0]
     data = DataModule(**first, seed=load(existing_run(runs[0]) / "config.yaml")["seed"])
     data.setup("validate")
     truth = data.ground_truth()
-    bar = iter(tqdm(runs, "matching", disable=None, leave=False))
-    return [[match_all(truth, found[next(bar)][1]) for _ in method] for method in methods]
+    bar = tqdm(runs, "matching", disable=None, leave=False)
+    matches = {run: match_all(truth, found[run][1]) for run in bar}
+    return [[matches[run] for run in method] for method in methods]
 
 
 def compare(methods: list[list[str]], draws: int, seed: int) -> list[dict[str, Any]]:
