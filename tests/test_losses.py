@@ -481,6 +481,25 @@ def test_ignored_rows_change_nothing_even_when_not_finite(
     assert (changed.grad[0, 2] == 0).all()
 
 
+SIGMOID_LOSSES = [loss for loss in CLASS_LOSSES if isinstance(loss, losses.SigmoidLoss)]
+
+
+@pytest.mark.parametrize(
+    "loss", [*SIGMOID_LOSSES, FocalLoss(class_weights=[1.0, 2.0, 3.0]).eval()], ids=name
+)
+@pytest.mark.parametrize("ignored", [0.0, torch.inf, torch.nan])
+def test_the_form_for_the_compiler_is_the_same(loss: losses.SigmoidLoss, ignored: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(-1, K + 1, (2, 50), generator=generator)
+    logits = 4 * torch.randn(2, 50, K, generator=generator)
+    logits[labels == -1] = ignored
+    for one, other in zip(
+        loss._total(logits, labels), loss._fused(logits, labels, labels != -1), strict=True
+    ):
+        assert one.isfinite().all()
+        torch.testing.assert_close(one, other)
+
+
 @pytest.mark.parametrize("loss", BOX_LOSSES, ids=name)
 def test_boxes_elsewhere_change_nothing_and_no_foreground_is_zero(loss: BoxLoss) -> None:
     changed = PREDICTED.clone()
