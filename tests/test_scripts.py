@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from losses import FocalLoss, SmoothL1Loss
-from scripts import plot_losses, time_losses
+from scripts import plot_losses, time_evaluation, time_losses, time_nms
 from tests.conftest import TINY
 
 
@@ -27,6 +27,21 @@ def test_whole_steps_of_every_loss_are_timed(tmp_path: Path) -> None:
     assert len(steps) == 5 + 9 - 1  # classification and box losses; the first pair has one of each
     few = dict(list(steps.items())[:2])
     assert all(seconds > 0 for seconds in time_losses.take_turns(few, 1).values())
+
+
+def test_suppression_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--counts", "30", "--classes", "2", "--repeats", "1", "--device", "cpu"]
+    time_nms.main(words)
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.split()[:2] == ["30", "2"]
+    assert all(name in last for name in time_nms.KINDS)
+
+
+def test_evaluation_is_timed_on_equal_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    content, results = time_evaluation.make_data(6, 3, 10)
+    figures = [way(content, results) for way in time_evaluation.WAYS.values()]
+    assert figures == pytest.approx([figures[0]] * len(figures), abs=1e-12)
+    assert figures[0] > 0
 
 
 def test_examples_of_the_focal_paper() -> None:
