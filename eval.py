@@ -83,11 +83,9 @@ def evaluate(config: dict[str, Any], own: dict[str, Any]) -> dict[str, float]:
     figures = detector.figures
     split = config["data"]["val"]
     title = f"{own['run']} ({own['checkpoint']}) on {split}, {len(data.file_names)} images"
-    print(format_table(figures, title))
     truth = data.ground_truth()
     errors = find_errors(truth, rows)
     calibrated = calibration(match_all(truth, rows, thresholds=[0.5]))
-    print("", format_errors(errors, calibrated), sep="\n")
 
     folder = existing_run(own["run"]) / "eval"
     folder.mkdir(exist_ok=True)
@@ -103,6 +101,8 @@ def evaluate(config: dict[str, Any], own: dict[str, Any]) -> dict[str, float]:
     for path in (folder / "detections.json", own["out"]):
         if path:
             write_json(Path(path), rows)
+    # after the files: a closed pipe must not cost them
+    print(format_table(figures, title), format_errors(errors, calibrated), sep="\n\n")
     print(f"\ndetections: {own['out'] or folder / 'detections.json'}")
     show(folder, title, figures, errors, calibrated)
     return figures.summary
