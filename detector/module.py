@@ -7,25 +7,19 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from pytorch_lightning.trainer.states import TrainerFn
-from torch import Tensor, nn
+from torch import Tensor
 
 from detector.criterion import Criterion
 from detector.drawing import contact_sheet, truth_and_detections
 from detector.evaluation import Figures, by_image, coco_figures, gather, to_results
+from detector.guard import Guard
 from detector.optimization import make_optimizer, rate_factor
 from detector.postprocess import Detections, Postprocess
 from detector.rescore import Saved, to_save
 from detector.retinanet import RetinaNet
 
 Batch = dict[str, Tensor]
-MOST_BAD_UPDATES = 20  # so many non-finite updates in a row end the run
 PICTURES = 8
-
-
-class NonFiniteLoss(RuntimeError):
-    """Training has diverged. The message is one line."""
-
-    user_error = True
 
 
 class Detector(pl.LightningModule):
@@ -43,9 +37,6 @@ class Detector(pl.LightningModule):
     """
 
     losses: Criterion
-    norm: Tensor  # of all gradients, before clipping
-    bad_updates: Tensor  # since the last logging interval
-    bad_in_a_row: Tensor
 
     def __init__(
         self,
@@ -67,10 +58,8 @@ class Detector(pl.LightningModule):
         )
         self.pictures: list[Any] = []
         self.recent: dict[str, float] = {}  # what was read at the last logging interval
-        for name in ("norm", "bad_updates", "bad_in_a_row"):
-            self.register_buffer(name, torch.zeros(()), persistent=False)
+        self.guard = Guard()
         self.last_read, self.started = 0, False
-        self.bad_images: Tensor | None = None
 
     def forward(self, batch: Batch) -> Detections:
         """Detections of a batch in pixels of the original images."""
@@ -96,24 +85,8 @@ class Detector(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip by the norm of all gradients, and skip the update on the device when that norm is
-        not finite.
-
-        A fused optimizer leaves weights and state untouched where `found_inf` is 1: the protocol of
-        torch's GradScaler, which asks nothing of the host. In 16-mixed the GradScaler itself does
-        so.
-        """
         parameters = [p for p in self.parameters() if p.grad is not None]
-        self.norm = nn.utils.clip_grad_norm_(parameters, gradient_clip_val or math.inf)
-        bad = (~self.norm.isfinite()).float()
-        self.bad_updates = self.bad_updates + bad
-        self.bad_in_a_row = (self.bad_in_a_row + 1) * bad
-        if self.bad_images is None or len(self.bad_images) != len(self.image_ids):
-            self.bad_images = torch.full_like(self.image_ids, -1)
-        self.bad_images = torch.where(bad > 0, self.image_ids, self.bad_images)
-        inner = getattr(optimizer, "optimizer", optimizer)
-        if inner.defaults.get("fused"):
-            inner.found_inf = bad
+        self.guard.clip(parameters, optimizer, gradient_clip_val, self.image_ids)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         step, interval = self.trainer.global_step, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -125,7 +98,7 @@ class Detector(pl.LightningModule):
         """The one wait for the device: the mean over ranks of this step's figures, to the logger
         and the bar."""
         names = [*self.step, "train/gradient_norm", "bad", "row"]
-        values = torch.stack([*self.step.values(), self.norm, self.bad_updates, self.bad_in_a_row])
+        values = torch.stack([*self.step.values(), self.guard.norm, self.guard.bad, self.guard.row])
         if self.trainer.world_size > 1:
             dist.all_reduce(values)
             values = values / self.trainer.world_size
@@ -135,24 +108,9 @@ class Detector(pl.LightningModule):
         if self.logger:
             self.logger.log_metrics({**figures, "train/lr": self.recent["lr"]}, step)
         if bad:
-            self.report_bad(int(bad), int(row))
-
-    def report_bad(self, bad: int, row: int) -> None:
-        assert self.bad_images is not None
-        images: list[Any] = [self.bad_images.tolist()]
-        if self.trainer.world_size > 1:
-            images = [None] * self.trainer.world_size
-            dist.all_gather_object(images, self.bad_images.tolist())
-        text = ", ".join(str(image) for part in images for image in part if image >= 0)
-        self.bad_updates = torch.zeros_like(self.bad_updates)
-        if row >= MOST_BAD_UPDATES:
-            raise NonFiniteLoss(
-                f"the loss was not finite for {row} updates in a row, the last at images {text}; "
-                "lower optimizer.lr, lengthen schedule.warmup or look at these images, then go on "
-                "with --resume"
-            )
-        if self.trainer.is_global_zero:
-            print(f"skipped {bad} updates with a non-finite loss, the last at images {text}")
+            line = self.guard.report(int(bad), int(row), self.trainer.world_size)
+            if self.trainer.is_global_zero:
+                print(line)
 
     def on_validation_epoch_start(self) -> None:
         self.found, self.pictures = {}, []

@@ -15,7 +15,8 @@ from detector.anchors import AnchorGenerator
 from detector.backbone import Backbone
 from detector.callbacks import RampedEMA
 from detector.criterion import Criterion
-from detector.module import MOST_BAD_UPDATES, Detector, NonFiniteLoss
+from detector.guard import MOST_BAD_UPDATES, NonFiniteLoss
+from detector.module import Detector
 from detector.postprocess import Postprocess
 from detector.retinanet import RetinaNet
 from losses import FocalLoss, SmoothL1Loss

@@ -1,0 +1,72 @@
+"""Guard: clips gradients, and skips on the device every update that is not finite."""
+
+import math
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+MOST_BAD_UPDATES = 20  # so many non-finite updates in a row end the run
+
+
+class NonFiniteLoss(RuntimeError):
+    """Training has diverged. The message is one line."""
+
+    user_error = True
+
+
+class Guard(nn.Module):
+    """What is known of the updates since it was last asked, on the device and without waiting.
+
+    norm: of all gradients at the last update, before clipping · bad: non-finite updates since
+    `report` · row: those in a row up to now · images: ids of the images of the last one.
+    """
+
+    norm: Tensor
+    bad: Tensor
+    row: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("norm", "bad", "row"):
+            self.register_buffer(name, torch.zeros(()), persistent=False)
+        self.images: Tensor | None = None
+
+    def clip(
+        self, parameters: list[nn.Parameter], optimizer: Any, limit: float | None, images: Tensor
+    ) -> None:
+        """Clip by the norm of all gradients; where that is not finite, the update is skipped.
+
+        A fused optimizer leaves weights and state untouched where `found_inf` is 1: the protocol of
+        torch's GradScaler, which asks nothing of the host. In 16-mixed the GradScaler itself does
+        so.
+        """
+        self.norm = nn.utils.clip_grad_norm_(parameters, limit or math.inf)
+        bad = (~self.norm.isfinite()).float()
+        self.bad, self.row = self.bad + bad, (self.row + 1) * bad
+        if self.images is None or len(self.images) != len(images):
+            self.images = torch.full_like(images, -1)
+        self.images = torch.where(bad > 0, images, self.images)
+        inner = getattr(optimizer, "optimizer", optimizer)
+        if inner.defaults.get("fused"):
+            inner.found_inf = bad
+
+    def report(self, bad: int, row: int, world_size: int) -> str:
+        """One line about `bad` skipped updates, the last `row` of them in a row, with the images of
+        all ranks. Every rank must call it. Raises NonFiniteLoss when there were too many in a row.
+        """
+        assert self.images is not None
+        images: list[Any] = [self.images.tolist()]
+        if world_size > 1:
+            images = [None] * world_size
+            dist.all_gather_object(images, self.images.tolist())
+        text = ", ".join(str(image) for part in images for image in part if image >= 0)
+        self.bad = torch.zeros_like(self.bad)
+        if row >= MOST_BAD_UPDATES:
+            raise NonFiniteLoss(
+                f"the loss was not finite for {row} updates in a row, the last at images {text}; "
+                "lower optimizer.lr, lengthen schedule.warmup or look at these images, then go on "
+                "with --resume"
+            )
+        return f"skipped {bad} updates with a non-finite loss, the last at images {text}"
