@@ -74,18 +74,15 @@ def evaluate(config: dict[str, Any], own: dict[str, Any]) -> dict[str, float]:
     detector, data = validated(config, own)
     if not detector.trainer.is_global_zero:
         return {}
-    from detector.errors import calibration, find_errors, format_errors
+    from detector.errors import explain, format_errors
     from detector.evaluation import format_table
-    from detector.matches import match_all
     from detector.run import existing_run
 
     rows = [{**row, "file_name": data.file_names[row["image_id"]]} for row in detector.results]
     figures = detector.figures
     split = config["data"]["val"]
-    title = f"{own['run']} ({own['checkpoint']}) on {split}, {len(data.file_names)} images"
-    truth = data.ground_truth()
-    errors = find_errors(truth, rows)
-    calibrated = calibration(match_all(truth, rows, thresholds=[0.5]))
+    title = f"{own['run']} ({own['checkpoint']}) on {split}, {len(detector.evaluated)} images"
+    errors, calibrated = explain(data.ground_truth(), rows, detector.evaluated)
 
     folder = existing_run(own["run"]) / "eval"
     folder.mkdir(exist_ok=True)
@@ -93,7 +90,7 @@ def evaluate(config: dict[str, Any], own: dict[str, Any]) -> dict[str, float]:
         "checkpoint": own["checkpoint"],
         "data": config["data"],
         "postprocess": config["postprocess"],
-        **figures.plain(),
+        **figures._asdict(),
         "errors": errors._asdict(),
         "calibration": calibrated._asdict(),
     }

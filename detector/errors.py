@@ -34,12 +34,14 @@ class _Detection(NamedTuple):
     mended: tuple[int, int] | None  # (category, object) that it would find if it were mended
 
 
-def find_errors(
+def explain(
     ground_truth: Mapping[str, Any],
     results: Sequence[dict[str, Any]],
     image_ids: Iterable[int] | None = None,
-) -> Errors:
-    """Every wrong detection has one kind of error, with its best IoU to objects of its own class
+) -> "tuple[Errors, Calibration]":
+    """Errors and calibration of the detections in `image_ids` (None: all), matched once.
+
+    Every wrong detection has one kind of error, with its best IoU to objects of its own class
     and of others:
 
     location: own class, IoU 0.1 to 0.5 · class: another, 0.5 or more · duplicate: own, 0.5 or more,
@@ -55,6 +57,14 @@ def find_errors(
     objects = [row for row in ground_truth["annotations"] if row["image_id"] in chosen]
     results = [row for row in results if row["image_id"] in chosen]
     matches = match_all(ground_truth, results, chosen, thresholds=[FOREGROUND])
+    return _errors(objects, results, matches), calibration(matches)
+
+
+def _errors(
+    objects: Sequence[Mapping[str, Any]],
+    results: Sequence[dict[str, Any]],
+    matches: Mapping[int, Matches],
+) -> Errors:
     found, unfound = _judge(objects, results, matches)
     totals = {category: int(one.objects.sum()) for category, one in matches.items()}
     before = _ap50(found, totals)

@@ -5,7 +5,6 @@ pycocotools defines the numbers. `evaluated` is what any other metric of the sam
 
 import contextlib
 import io
-import json
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -40,10 +39,6 @@ class Figures(NamedTuple):
     per_class: dict[str, dict[str, float]]
     curves: dict[str, list[float]]
     voc: dict[str, float]
-
-    def plain(self) -> dict[str, Any]:
-        """The same for a JSON file, which knows no nan: None in its place."""
-        return json.loads(json.dumps(self._asdict()), parse_constant=lambda _: None)
 
 
 def to_results(

@@ -52,6 +52,7 @@ class Detector(pl.LightningModule):
         self.optimizer, self.schedule, self.batch_size = optimizer, schedule, batch_size
         self.found: dict[int, list[dict[str, Any]]] = {}
         self.results: list[dict[str, Any]] = []  # of all images, on rank 0, after validation
+        self.evaluated: list[int] = []  # ids of these images
         self.figures: Figures | None = None  # the same; all twelve unless it was during fit
         self.saved: dict[int, Saved] | None = (
             None  # candidates of all images, where they are wanted
@@ -145,6 +146,7 @@ class Detector(pl.LightningModule):
             self.saved = gather(self.saved) or {}
         if found is not None:
             truth = self.trainer.datamodule.ground_truth()  # type: ignore[attr-defined]
+            self.evaluated = list(found)
             self.results = [row for image in found.values() for row in image]
             self.figures = coco_figures(truth, self.results, full=full, image_ids=found)
             summary = self.figures.summary

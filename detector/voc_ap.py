@@ -59,6 +59,9 @@ def _curve(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Recall and precision of one class after each detection, by falling score; recall is nan where
     there is nothing to find."""
+    total = sum(not row.get("iscrowd") for row in objects)
+    if not total:
+        return np.array([np.nan]), np.array([0.0])
     order = np.argsort([-row["score"] for row in found], kind="stable")
     boxes = np.array([found[k]["bbox"] for k in order], float).reshape(-1, 4)
     images = np.array([found[k]["image_id"] for k in order], dtype=np.int64)
@@ -82,10 +85,8 @@ def _curve(
             own[near & ~difficult], return_index=True
         )  # the best score comes first
         right[claimed[first]], wrong[claimed[first]] = 1, 0
-    total = sum(not row.get("iscrowd") for row in objects)
-    recall = np.cumsum(right) / total if total else np.full(len(order), np.nan)
-    precision = np.cumsum(right) / np.maximum(np.cumsum(right) + np.cumsum(wrong), 1e-12)
-    return (recall, precision) if total else (np.array([np.nan]), np.array([0.0]))
+    hits, misses = np.cumsum(right), np.cumsum(wrong)
+    return hits / total, hits / np.maximum(hits + misses, 1e-12)
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -1,10 +1,18 @@
 """A small drawn data set and the shortest real training that tests of the doors share."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from data.shapes import draw_dataset
+
+REAL = Path(os.environ.get("DETECTOR_REAL_DATA") or ".")  # folder of bccd, neu_det, coco256, pets09
+# Counts of real data sets, which nobody may ship with this code: checked by those who have them.
+needs_real_data = pytest.mark.skipif(
+    "DETECTOR_REAL_DATA" not in os.environ,
+    reason="real data sets are not in the repository: name their folder by DETECTOR_REAL_DATA",
+)
 
 TINY = """
 data: {format: coco, size: [96, 96], batch_size: 4, workers: 0}

@@ -1,5 +1,4 @@
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import pytest
 from data import DataError, coco
 from data.datamodule import DataModule
 from data.split import Split, to_split
+from tests.conftest import REAL, needs_real_data
 
-REAL = os.environ.get("DETECTOR_REAL_DATA")
 CATEGORIES = [{"id": 90, "name": "dog"}, {"id": 7, "name": "cat"}, {"id": 13, "name": "bird"}]
 CLASSES = ["cat", "bird", "dog"]  # in the order of the ids 7, 13, 90
 
@@ -256,9 +255,9 @@ def test_the_difference_of_equal_classes_is_none() -> None:
     assert coco.difference(["a", "b"], "x", ["b", "c"], "y") == "only in x: a; only in y: c"
 
 
-@pytest.mark.skipif(REAL is None, reason="DETECTOR_REAL_DATA is not set")
+@needs_real_data
 def test_real_coco_counts() -> None:
-    data = module(Path(REAL or "") / "coco256", train="train2017", val="val2017")
+    data = module(REAL / "coco256", train="train2017", val="val2017")
     data.setup("fit")
     truth = data.ground_truth()
     assert (len(data.classes), data.classes[0], data.classes[-1]) == (80, "person", "toothbrush")
@@ -268,10 +267,10 @@ def test_real_coco_counts() -> None:
     assert len(truth["annotations"]) == 898
 
 
-@pytest.mark.skipif(REAL is None, reason="DETECTOR_REAL_DATA is not set")
+@needs_real_data
 def test_real_tracks_become_identities() -> None:
     folders = {"annotations": "annotations/{split}.json", "images": "images"}
-    data = module(Path(REAL or "") / "pets09", **folders)
+    data = module(REAL / "pets09", **folders)
     data.setup("fit")
     identities = data.splits["train"].identities
     assert identities is not None

@@ -6,13 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detector.errors import KINDS, calibration, find_errors, format_errors
+from detector.errors import KINDS, Errors, calibration, explain, format_errors
 from detector.evaluation import coco_figures
 from detector.matches import match_all
 from tests.test_evaluation import box, random_set, truth_of
 
 GOOD = [0.0, 0, 10, 10]
 FAR = [100.0, 100, 10, 10]
+
+
+def find_errors(*arguments: Any, **options: Any) -> Errors:
+    return explain(*arguments, **options)[0]
 
 
 def counts(objects: list[Any], results: list[Any]) -> dict[str, int]:
@@ -90,7 +94,9 @@ def test_calibration_by_hand() -> None:
     assert found_bins.precision[5] == found_bins.precision[9] == 0.5
     assert math.isnan(found_bins.precision[0])
     assert found_bins.error == pytest.approx((abs(0.535 - 0.5) + abs(0.975 - 0.5)) / 2)
-    text = format_errors(find_errors(truth_of(objects), found), found_bins)
+    errors, same = explain(truth_of(objects), found)
+    assert repr(same) == repr(found_bins)  # repr, since nan != nan
+    text = format_errors(errors, same)
     assert "background         2" in text
     assert "calibration error 0.255" in text
 
