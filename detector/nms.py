@@ -16,6 +16,7 @@ from losses.iou import diou, iou
 
 Kind = Literal["hard", "diou", "soft"]
 BLOCK = 256  # so many boxes act together: it bounds the memory, and an early end saves the rest
+SPARSE = 16  # overlaps of a box with others, on average: up to here listing them all pays
 STEPS = 4  # of the fixed point between two looks at whether it is reached
 
 
@@ -83,37 +84,73 @@ def _one_by_one(
 ) -> Tensor:
     """DIoU-NMS on the CPU, of one image: the greedy loop itself.
 
-    What makes it fast: DIoU is only computed for pairs that overlap at all, and for a block of
-    boxes together; the loop looks up which boxes the next one that stays puts an end to.
+    What makes it fast: DIoU is only computed for pairs that overlap at all, and for many boxes
+    together; the loop looks up which boxes the next one that stays puts an end to.
     """
     order = scores.argsort(descending=True, stable=True)
     boxes = boxes[order]
-    left, top, right, bottom = boxes.T.contiguous().numpy()
-    group = labels[order].numpy()
+    sides, group = boxes.T.contiguous().numpy(), labels[order].numpy()
+    pairs = _sparse_pairs(sides, group)
     alive = np.ones(len(order), bool)
     kept: list[int] = []
     start = 0
     while len(kept) < most and alive[start:].any():
         rest = start + np.flatnonzero(alive[start:])
-        block = rest[:BLOCK]
-        touch = left[block, None] < right[rest]
-        touch &= left[rest] < right[block, None]
-        touch &= top[block, None] < bottom[rest]
-        touch &= top[rest] < bottom[block, None]
-        touch &= group[block, None] == group[rest]
-        one, other = np.divmod(np.flatnonzero(touch), len(rest))
-        later = other > one  # both count from `start`, by falling score
-        one, other = one[later], rest[other[later]]
-        similar = diou(boxes[torch.from_numpy(block[one])], boxes[torch.from_numpy(other)], beta)
-        ends = (similar > threshold).numpy()
+        block = rest[:BLOCK] if pairs is None else rest
+        one, other = _dense_pairs(sides, group, block, rest) if pairs is None else pairs
+        first, second = torch.from_numpy(one), torch.from_numpy(other)
+        ends = (diou(boxes[first], boxes[second], beta) > threshold).numpy()
         one, other = one[ends], other[ends]
-        bounds = np.searchsorted(one, np.arange(len(block) + 1)).tolist()
+        bounds = np.searchsorted(one, np.append(block, len(order))).tolist()
         for k, row in enumerate(block.tolist()):
             if alive[row]:
                 kept.append(row)
                 alive[other[bounds[k] : bounds[k + 1]]] = False
         start = int(block[-1]) + 1
     return order[torch.tensor(kept[:most], dtype=torch.int64)]
+
+
+def _sparse_pairs(sides: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """All pairs of boxes of one class that overlap, the earlier one first and in order; None where
+    there may be many, as in a crowd of one class.
+
+    The boxes are swept from left to right, the classes laid side by side: of each box the partners
+    are those that begin before it ends.
+    """
+    left, top, right, bottom = sides
+    if not left.size:
+        return None
+    lane = group * (float(right.max()) - float(left.min()) + 1)
+    begin, end = left + lane, right + lane
+    by_left = begin.argsort()
+    here = np.arange(1, len(left) + 1)
+    # a rounded coordinate may be equal to its neighbor, hence "right"; DIoU decides in the end
+    count = (np.searchsorted(begin[by_left], end[by_left], "right") - here).clip(0)
+    if count.sum() > SPARSE * len(left):
+        return None
+    one = np.repeat(by_left, count)
+    skipped = np.repeat(count.cumsum() - count - here, count)
+    other = by_left[np.arange(len(one)) - skipped]
+    touch = (top[one] < bottom[other]) & (top[other] < bottom[one])
+    one, other = one[touch], other[touch]
+    one, other = np.minimum(one, other), np.maximum(one, other)
+    by_score = one.argsort()
+    return one[by_score], other[by_score]
+
+
+def _dense_pairs(
+    sides: np.ndarray, group: np.ndarray, block: np.ndarray, rest: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same of the boxes of a block with all the rest, of which the block is the beginning."""
+    left, top, right, bottom = sides
+    touch = left[block, None] < right[rest]
+    touch &= left[rest] < right[block, None]
+    touch &= top[block, None] < bottom[rest]
+    touch &= top[rest] < bottom[block, None]
+    touch &= group[block, None] == group[rest]
+    one, other = np.divmod(np.flatnonzero(touch), len(rest))
+    later = other > one
+    return block[one[later]], rest[other[later]]
 
 
 def _together(

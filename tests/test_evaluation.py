@@ -201,6 +201,16 @@ def test_impossible_results_are_refused(wrong: Row, message: str) -> None:
         coco_figures(truth_of([box(0, [0, 0, 9, 9])]), [box(0, [0, 0, 9, 9], score=0.5), wrong])
 
 
+@pytest.mark.parametrize("section", ["images", "categories"])
+def test_ids_that_json_readers_would_round_are_refused(section: str) -> None:
+    ground_truth = truth_of([])
+    ground_truth[section] = [{"id": 2**53, "name": "held"}]
+    coco_figures(ground_truth, [])
+    ground_truth[section] = [{"id": 2**53 + 1, "name": "rounded"}]
+    with pytest.raises(ValueError, match=r"id 9007199254740993 is above 2\^53"):
+        coco_figures(ground_truth, [])
+
+
 def test_results_keep_large_and_sparse_ids() -> None:
     boxes = torch.tensor([[[1.5, 2, 11.5, 22], [0, 0, 0, 0]], [[3, 4, 5, 7], [3, 3, 9, 9]]])
     scores = torch.tensor([[0.5, 0.0], [0.25, 0.125]])

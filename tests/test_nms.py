@@ -123,13 +123,15 @@ def compare(count: int, seed: int) -> None:
 
 def test_diou_is_the_greedy_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     compare(600, seed=0)
-    monkeypatch.setattr(module, "BLOCK", 7)  # several blocks
+    monkeypatch.setattr(module, "SPARSE", -1)  # pairs are found block by block
+    monkeypatch.setattr(module, "BLOCK", 7)
     compare(400, seed=1)
 
 
 @pytest.mark.slow
 def test_diou_is_the_greedy_loop_in_ten_thousand_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     compare(5000, seed=2)
+    monkeypatch.setattr(module, "SPARSE", -1)
     monkeypatch.setattr(module, "BLOCK", 7)
     compare(5000, seed=3)
 

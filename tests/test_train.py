@@ -102,9 +102,15 @@ def test_eval_equals_pycocotools_on_the_written_json(run: Path, shapes: Path, ca
     assert saved["summary"]["AP"] == pytest.approx(figures["AP"])
 
 
-@pytest.mark.parametrize("batch_size", ["1", "6"])
-def test_figures_do_not_depend_on_the_batch_size(run: Path, batch_size: str) -> None:
-    flags = ["--score_threshold", "0.001"]
+@pytest.mark.parametrize(
+    (
+        "batch_size",
+        "size",
+    ),  # 6: an uneven last batch; the images are square: the wide one is padded
+    [("1", "[64, 64]"), ("6", "[64, 64]"), ("1", "[64, 128]"), ("8", "[64, 128]")],
+)
+def test_figures_do_not_depend_on_the_batch_size(run: Path, batch_size: str, size: str) -> None:
+    flags = ["--score_threshold", "0.001", "--data.size", size]
     one = evaluation.main([str(run), *flags])
     other = evaluation.main([str(run), *flags, "--data.batch_size", batch_size])
     assert one == pytest.approx(other, abs=1e-6, nan_ok=True)
