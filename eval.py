@@ -155,7 +155,8 @@ def compare_suppression(config: dict[str, Any], own: dict[str, Any]) -> None:
     folder = existing_run(own["run"]) / "eval"
     checkpoint = checkpoint_file(existing_run(own["run"]), own["checkpoint"])
     options = config["postprocess"]
-    kept = ("format", "root", "val", "annotations", "images", "classes", "size", "short", "long")
+    kept = ("format", "root", "train", "val", "annotations", "images", "classes", "holdout")
+    kept += ("size", "short", "long")
     key = {
         "checkpoint": f"{checkpoint} {checkpoint.stat().st_mtime_ns}",
         "data": json.dumps({name: config["data"][name] for name in kept}),

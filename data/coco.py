@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from data import DataError
 
 Content = dict[str, Any]  # of a COCO file: images, annotations, categories
@@ -87,3 +89,21 @@ def restrict(content: Content, classes: Sequence[str]) -> Content:
     ids = {row["id"] for row in categories}
     rows = [row for row in content["annotations"] if row["category_id"] in ids]
     return {**content, "categories": categories, "annotations": rows}
+
+
+def set_apart(content: Content, share: float, *, rest: bool) -> Content:
+    """The part of the images that is set apart, or the rest of them, with their annotations.
+
+    Chosen by lot, always the same ones; at least one image is in each part. Raises DataError for
+    fewer than two images.
+    """
+    images = content["images"]
+    if len(images) < 2:
+        raise DataError(f"data.holdout needs two images or more, there is {len(images)}")
+    count = min(max(1, round(share * len(images))), len(images) - 1)
+    apart = np.zeros(len(images), bool)
+    apart[np.random.default_rng(0).permutation(len(images))[:count]] = True
+    kept = [image for image, is_apart in zip(images, apart, strict=True) if is_apart != rest]
+    ids = {image["id"] for image in kept}
+    rows = [row for row in content["annotations"] if row["image_id"] in ids]
+    return {**content, "images": kept, "annotations": rows}

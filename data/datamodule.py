@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from data import DataError, coco
 from data.dataset import Images, collate
+from data.noise import Kind, with_noise
 from data.sampler import Batches
 from data.sources import Layout, read_coco, read_voc
 from data.split import Split, to_split
@@ -24,7 +25,9 @@ class DataModule(pl.LightningDataModule):
 
     After `setup`: `classes` and `category_ids` (the data set's id of each), `file_names` of the
     validation split by image id, `ground_truth()` and `report()`. `input_size` places bare images
-    as validation does. Everything that is wrong with the data is a DataError of one line.
+    as validation does. With `holdout` that share of the training split is validated on, and not
+    trained on, instead of `val`; label noise (see `data.noise`) is in training only. Everything
+    that is wrong with the data is a DataError of one line.
     """
 
     def __init__(
@@ -47,6 +50,9 @@ class DataModule(pl.LightningDataModule):
         vflip: float = 0.0,
         color: float = 0.0,
         zoom: float = 0.0,
+        label_noise: float = 0.0,
+        noise_kind: Kind = "mixed",
+        holdout: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -66,12 +72,14 @@ class DataModule(pl.LightningDataModule):
         templates = {"annotations": annotations, "images": images}
         given = {name: template for name, template in templates.items() if template}
         self.layout = Layout(Path(root), **given)
-        self.format, self.names = format, {"train": train, "val": val}
+        self.format, self.names = format, {"train": train, "val": train if holdout else val}
+        self.label_noise, self.noise_kind, self.holdout = label_noise, noise_kind, holdout
         self.chosen = list(classes) if classes else None
         self.input_size = InputSize(size, short, long)
         self.augmentation = Augmentation(hflip, vflip, color, zoom)
         self.batch_size, self.workers, self.cache, self.seed = batch_size, workers, cache, seed
         self.splits: dict[str, Split] = {}
+        self.noise: list[str] = []
         self.classes: list[str] = []
         self.category_ids: list[int] = []
         self.file_names: dict[int, str] = {}
@@ -98,10 +106,17 @@ class DataModule(pl.LightningDataModule):
             self.classes, sources = read_coco(self.layout, splits, self.chosen)
         for part in parts:
             where, folder, content, left_out = sources[part]
+            if self.holdout:
+                content = coco.set_apart(content, self.holdout, rest=part == "train")
+                sources[part] = sources[part]._replace(content=content)
             split = to_split(content, folder, self.classes, where)
             split.dropped["of other classes"] += left_out
             if part == "train" and not len(split.boxes):
                 raise DataError(f"{where} has no objects to train on")
+            if part == "train" and self.label_noise:
+                noise = (self.label_noise, self.noise_kind, len(self.classes), self.seed)
+                split, line = with_noise(split, *noise)
+                self.noise = [f"train: {line}"]
             self.splits[part] = split
         self._truth = coco.restrict(sources["val"].content, self.classes)
         ids = coco.class_ids(self._truth, sources["val"].where)
@@ -131,9 +146,9 @@ class DataModule(pl.LightningDataModule):
 
     def report(self) -> list[str]:
         """What was read and what was left out, as short lines."""
-        return [
-            line for part, split in self.splits.items() for line in split.report(part, self.classes)
-        ]
+        splits = self.splits.items()
+        lines = [line for part, split in splits for line in split.report(part, self.classes)]
+        return lines + self.noise
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled and augmented. The order and every random draw are functions of (seed, epoch,

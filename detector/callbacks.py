@@ -1,6 +1,7 @@
 """What runs beside training: averaged weights, the bar, a line per epoch, silence elsewhere."""
 
 import logging
+import resource
 import time
 import warnings
 from collections.abc import Callable
@@ -57,16 +58,28 @@ class Bar(TQDMProgressBar):
         return {name: shown[name] for name in ("loss", "class", "box", "lr") if name in shown}
 
 
+def peak_memory() -> float:
+    """GiB that this process has had at most: of tensors on the GPU, or without one of RAM."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 class EpochLine(Callback):
     """One plain line per epoch, for terminals and logs alike: loss, AP, speed, time left."""
 
     def __init__(self, save: Callable[[dict[str, float]], None]) -> None:
-        """`save` is given what to keep of every epoch, so that a kill loses at most one."""
+        """`save` is given what to keep of every epoch, so that a kill loses at most one: epoch,
+        seconds, step_seconds (validation apart), memory (see `peak_memory`), and figures."""
         self.save = save
         self.validated = False
 
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.validation_started = time.perf_counter()
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.validated = True
+        self.validating += time.perf_counter() - self.validation_started
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.started, self.first = time.perf_counter(), trainer.current_epoch
@@ -81,7 +94,7 @@ class EpochLine(Callback):
             )
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.epoch_started = time.perf_counter()
+        self.epoch_started, self.validating = time.perf_counter(), 0.0
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         now, done = time.perf_counter(), trainer.current_epoch + 1
@@ -91,7 +104,10 @@ class EpochLine(Callback):
         self.validated = False
         if not trainer.is_global_zero:
             return
-        self.save({"epoch": done, "seconds": now - self.epoch_started, **figures})
+        seconds = now - self.epoch_started
+        step = (seconds - self.validating) / max(1, trainer.num_training_batches)
+        cost = {"seconds": seconds, "step_seconds": step, "memory": peak_memory()}
+        self.save({"epoch": done, **cost, **figures})
         text = f"epoch {done}/{trainer.max_epochs}"
         if "train/loss" in pl_module.recent:
             text += f"  loss {pl_module.recent['train/loss']:.3f}"

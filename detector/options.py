@@ -56,6 +56,11 @@ OPTIONS = {
     "data.vflip": Option(Fraction, 0.0, "chance of an up-down flip"),
     "data.color": Option(Fraction, 0.0, "strength of brightness, contrast and color changes"),
     "data.zoom": Option(Fraction, 0.0, "strength of random scaling"),
+    "data.label_noise": Option(Fraction, 0.0, "share of training objects annotated wrongly"),
+    "data.noise_kind": Option(
+        Literal["mixed", "class", "missing", "shifted"], "mixed", "what is wrong with them"
+    ),
+    "data.holdout": Option(Threshold, 0.0, "share of train that is validated on instead of val"),
     "model.depth": Option(Literal[10, 18, 34, 50, 101, 152], 50, "layers of the ResNet"),
     "model.width": Option(Count, 64, "channels of the ResNet's stem"),
     "model.norm": Option(Literal["frozen", "batch", "group"], "frozen", "in the ResNet"),

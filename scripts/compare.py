@@ -68,7 +68,7 @@ def detections(run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def same_data(runs: Sequence[str], sections: Sequence[dict[str, Any]]) -> None:
     for run, section in zip(runs, sections, strict=True):
-        for name in ("format", "root", "val", "annotations", "images", "classes"):
+        for name in ("format", "root", "val", "annotations", "images", "classes", "holdout"):
             if section[name] != sections[0][name]:
                 raise UserError(
                     f"{runs[0]} and {run} were evaluated on different data: data.{name} is "

@@ -79,7 +79,8 @@ def from_split(config: dict[str, Any], split: str, count: int) -> tuple[list[Sou
     from detector.drawing import Marks
 
     name = config["data"][split] if split in ("train", "val") else split
-    data = DataModule(**{**config["data"], "val": name}, seed=config["seed"])
+    own = {"val": name} | ({} if split == "val" else {"holdout": 0})
+    data = DataModule(**{**config["data"], **own}, seed=config["seed"])
     data.setup("validate")
     images = data.splits["val"]
     sources = []

@@ -33,6 +33,7 @@ def trainer(epoch: int = 0, **metrics: float) -> Any:
         max_epochs=4,
         is_global_zero=True,
         estimated_stepping_batches=40.0,
+        num_training_batches=10,
         callback_metrics={name.replace("_", "/"): value for name, value in metrics.items()},
     )
 
@@ -43,6 +44,7 @@ def test_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     line.on_train_start(trainer(), module)
     assert "learning rate 0.005 for 8 images per update" in capsys.readouterr().out
     line.on_train_epoch_start(trainer(), module)
+    line.on_validation_start(trainer(), module)
     line.on_validation_end(trainer(), module)
     line.on_train_epoch_end(trainer(val_AP=0.25, val_AP50=0.5), module)
     out = capsys.readouterr().out
@@ -50,6 +52,8 @@ def test_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     assert out.endswith("min left\n")
     assert kept[0]["epoch"] == 1
     assert kept[0]["val/AP50"] == 0.5
+    assert 0 <= 10 * kept[0]["step_seconds"] <= kept[0]["seconds"]  # 10 steps, validation apart
+    assert 0.01 < kept[0]["memory"] < 1000  # GiB
     # an epoch without validation has no figures, though Lightning still holds the last ones
     line.on_train_epoch_end(trainer(1, val_AP=0.25, val_AP50=0.5), module)
     assert "AP" not in capsys.readouterr().out

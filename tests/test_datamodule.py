@@ -419,3 +419,27 @@ def test_shapes_are_drawn_where_they_are_missing(
     for _ in range(2):
         module(folder, format="shapes").setup("fit")
     assert drawn == [folder]
+
+
+def test_a_share_of_train_is_set_apart_and_validated_on(root: Path) -> None:
+    whole, data = module(root), module(root, holdout=0.3)
+    for one in (whole, data):
+        one.setup("fit")
+    apart = data.splits["val"].image_ids.tolist()
+    assert len(apart) == round(0.3 * 14)
+    every = whole.splits["train"].image_ids.tolist()
+    assert sorted(apart + data.splits["train"].image_ids.tolist()) == every
+    assert apart != every[: len(apart)]  # not the first ones
+    assert {row["image_id"] for row in data.ground_truth()["annotations"]} <= set(apart)
+    alone = module(root, holdout=0.3, seed=5)
+    alone.setup("validate")
+    assert alone.splits["val"].image_ids.tolist() == apart  # whatever the seed
+
+
+def test_label_noise_is_in_training_only(root: Path) -> None:
+    whole, noisy = module(root), module(root, label_noise=1.0, noise_kind="missing")
+    for one in (whole, noisy):
+        one.setup("fit")
+    assert whole.splits["train"].ignore.sum() == len(noisy.splits["train"].boxes)
+    assert len(whole.splits["val"].boxes) == len(noisy.splits["val"].boxes)
+    assert "label noise 1" in noisy.report()[-1]
