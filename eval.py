@@ -156,10 +156,10 @@ def compare_suppression(config: dict[str, Any], own: dict[str, Any]) -> None:
     checkpoint = checkpoint_file(existing_run(own["run"]), own["checkpoint"])
     options = config["postprocess"]
     kept = ("format", "root", "train", "val", "annotations", "images", "classes", "holdout")
-    kept += ("size", "short", "long")
+    shape = ("size", "short", "long")
     key = {
         "checkpoint": f"{checkpoint} {checkpoint.stat().st_mtime_ns}",
-        "data": json.dumps({name: config["data"][name] for name in kept}),
+        "data": json.dumps({name: config["data"][name] for name in (*kept, *shape)}),
         **{name: options[name] for name in ("candidates", "score_threshold")},
     }
     candidates = load(folder / "candidates.pt", key)

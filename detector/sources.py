@@ -114,7 +114,7 @@ def split(
             raise UserError(f"{name} needs a value: {words(option.kind)}")
         elif not equals:
             text = "true"
-        value = _typed(text, option.kind)
+        value = typed(text, option.kind)
         if name in own:
             value = checked(name, Given(value, COMMAND_LINE), option.kind)
             mine[key] = [*mine[key], value] if key == "config" else value
@@ -128,7 +128,7 @@ def split(
     return mine, flags
 
 
-def _typed(text: str, kind: Any) -> Any:
+def typed(text: str, kind: Any = Any) -> Any:
     """A word of the command line: as it stands for a text, as YAML for everything else."""
     if kind in (str, str | None):
         return None if text == "null" and kind is not str else text

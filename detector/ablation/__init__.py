@@ -1,0 +1,5 @@
+"""Which loss is better? A grid of runs that differ in nothing else, and what they show.
+
+grid: axes -> cells with checked configurations · cells: training them, wherever · effects: what the
+figures can say · summary: tables · page: pictures, HTML, TensorBoard.
+"""

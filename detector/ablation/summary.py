@@ -1,0 +1,268 @@
+"""From finished cells to tables: mean and spread over seeds, differences, what they cost."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from detector.ablation.cells import Outcome
+from detector.ablation.effects import Effect, Sample, effect, holm, smallest
+from detector.ablation.grid import Axis, Cell, label
+from detector.matches import Matches, mean_precision
+
+Point = tuple[str, ...]  # a value of every axis
+RISING = 0.01  # AP gained in the last quarter of training from which it is said
+
+
+class Row(NamedTuple):
+    """A point of the grid. `figures`: name -> values of the seeds that are done. `to_baseline`: the
+    difference in AP to the baseline under the same conditions; None for itself. `change`: that to
+    the same method under the first conditions, and `more`: what it is more than the baseline's."""
+
+    point: Point
+    planned: int
+    figures: dict[str, list[float]]
+    to_baseline: Effect | None = None
+    change: Effect | None = None
+    more: Effect | None = None
+
+
+class Summary(NamedTuple):
+    """`missing`: cell -> why it has no figures; `notes`: sentences on what the table can say."""
+
+    axes: list[Axis]
+    rows: list[Row]
+    missing: dict[str, str]
+    notes: list[str]
+
+
+FIGURES = ("AP", "AP50", "AP75", "step_seconds", "memory", "rise")
+
+
+def summarize(
+    axes: Sequence[Axis],
+    cells: Sequence[Cell],
+    outcomes: Mapping[str, Outcome],
+    matches: Mapping[str, Mapping[int, Matches]],
+    weights: np.ndarray,
+) -> Summary:
+    """`matches`: of every cell that is done, by its name; `weights`: draws of the images (see
+    `detector.significance.image_weights`)."""
+    points = list(dict.fromkeys(tuple(cell.point.values()) for cell in cells))
+    seeds = sorted({cell.seed for cell in cells})
+    samples = {p: _sample(p, cells, seeds, matches, weights) for p in points}
+    rows = []
+    for point in points:
+        mine = [cell for cell in cells if tuple(cell.point.values()) == point]
+        done = [outcomes[cell.name].result for cell in mine if outcomes[cell.name].state == "done"]
+        figures = {name: [one[name] for one in done if one[name] is not None] for name in FIGURES}
+        base, first = _baseline(point, axes), _first_conditions(point, axes)
+        terms = [(1, samples[point]), (-1, samples[base])]
+        change = [(1, samples[point]), (-1, samples[first])]
+        other = [(-1, samples[base]), (1, samples[_first_conditions(base, axes)])]
+        rows.append(
+            Row(
+                point,
+                len(mine),
+                figures,
+                effect(terms) if base != point else None,
+                effect(change) if first != point else None,
+                effect([*change, *other]) if first != point and base != point else None,
+            )
+        )
+    for field in ("to_baseline", "change", "more"):  # each a question of its own
+        corrected = holm([getattr(row, field) for row in rows])
+        for k, one in enumerate(corrected):
+            rows[k] = Row(**{**rows[k]._asdict(), field: one})
+    missing = {
+        cell.name: f"{found.state}{': ' * bool(found.reason)}{found.reason}"
+        for cell in cells
+        if (found := outcomes[cell.name]).state != "done"
+    }
+    notes = _notes(axes, rows, seeds, missing, weights)
+    return Summary(list(axes), rows, missing, notes)
+
+
+def _sample(
+    point: Point,
+    cells: Sequence[Cell],
+    seeds: Sequence[int],
+    matches: Mapping[str, Mapping[int, Matches]],
+    weights: np.ndarray,
+) -> Sample:
+    figures = np.full(len(seeds), np.nan)
+    draws = np.full((len(seeds), len(weights)), np.nan)
+    for cell in cells:
+        if tuple(cell.point.values()) == point and cell.name in matches:
+            place = seeds.index(cell.seed)
+            figures[place] = mean_precision(matches[cell.name])[0][0]
+            draws[place] = mean_precision(matches[cell.name], weights)[0]
+    return Sample(figures, draws)
+
+
+def _baseline(point: Point, axes: Sequence[Axis]) -> Point:
+    """The first method, under the same conditions."""
+    return tuple(
+        value if axis.condition else label(axis.key, axis.values[0])
+        for value, axis in zip(point, axes, strict=True)
+    )
+
+
+def _first_conditions(point: Point, axes: Sequence[Axis]) -> Point:
+    return tuple(
+        label(axis.key, axis.values[0]) if axis.condition else value
+        for value, axis in zip(point, axes, strict=True)
+    )
+
+
+def name_of(point: Point) -> str:
+    return " + ".join(point)
+
+
+def _notes(
+    axes: Sequence[Axis],
+    rows: Sequence[Row],
+    seeds: Sequence[int],
+    missing: Mapping[str, str],
+    weights: np.ndarray,
+) -> list[str]:
+    base = name_of(_baseline(rows[0].point, axes))
+    notes = [
+        f"AP is that of the last epoch, mean ± standard deviation over {len(seeds)} seeds. "
+        f"Differences are to {base} (under the same conditions), paired by seed and image, with "
+        "95 % intervals for both kinds of luck, that of training and that of the "
+        f"{weights.shape[1]} images; p is corrected for the number of comparisons (Holm)."
+    ]
+    if missing:
+        listed = "; ".join(f"{name} {why}" for name, why in missing.items())
+        notes.insert(0, f"INCOMPLETE: {len(missing)} cells have no figures: {listed}.")
+    effects = [row.to_baseline for row in rows]
+    for verdict in ("higher", "lower", "no difference shown"):
+        names = [
+            name_of(row.point)
+            for row in rows
+            if row.to_baseline is not None and row.to_baseline.verdict == verdict
+        ]
+        what = {"no difference shown": "not separated from it (and not ranked)"}.get(
+            verdict, f"{verdict} than the baseline"
+        )
+        if names:
+            notes.append(f"{what[0].upper()}{what[1:]}: {', '.join(names)}.")
+    least = smallest(effects)
+    if not math.isnan(least):
+        notes.append(
+            f"With {len(seeds)} seeds a difference of {least:.3f} AP would have been found in 4 of "
+            "5 such ablations; smaller ones may well exist."
+        )
+    if len(seeds) == 1:
+        notes.append(
+            "With one seed the luck of training is not in the intervals: nothing here tells a "
+            "better method from a luckier run."
+        )
+    rising = {
+        name_of(row.point): float(np.mean(row.figures["rise"]))
+        for row in rows
+        if row.figures["rise"] and np.mean(row.figures["rise"]) > RISING
+    }
+    if rising:
+        listed = ", ".join(f"{name} {rise:+.3f}" for name, rise in rising.items())
+        notes.append(
+            f"Not converged: AP still rose in the last quarter of training: {listed}. A longer "
+            "training may order them differently."
+        )
+    elif any(row.figures["rise"] for row in rows):
+        notes.append(f"In the last quarter of training no AP rose by more than {RISING}.")
+    return notes
+
+
+def table(summary: Summary) -> tuple[list[str], list[list[str]]]:
+    """Heads and cells of the main table, as text."""
+    heads = [axis.key.rpartition(".")[2] for axis in summary.axes]
+    heads += ["seeds", "AP", "AP50", "difference in AP", "p", "verdict"]
+    heads += ["ms/step", "GiB", "late rise"]
+    lines = []
+    for row in summary.rows:
+        count = len(row.figures["AP"])
+        cells = [*row.point, f"{count}" if count == row.planned else f"{count} of {row.planned}"]
+        if not count:
+            lines.append([*cells, "not yet run", *[""] * (len(heads) - len(cells) - 1)])
+            continue
+        cells += [_spread(row.figures[name]) for name in ("AP", "AP50")]
+        cells += _compared(row.to_baseline)
+        cells.append(f"{1000 * np.median(row.figures['step_seconds']):.0f}")
+        cells.append(f"{max(row.figures['memory']):.2f}")
+        rise = row.figures["rise"]
+        lines.append([*cells, f"{np.mean(rise):+.3f}" if rise else "-"])
+    return heads, lines
+
+
+def conditions_table(summary: Summary) -> tuple[list[str], list[list[str]]]:
+    """What the conditions do to each method; no lines where there are none."""
+    heads = [axis.key.rpartition(".")[2] for axis in summary.axes]
+    heads += ["change of AP", "more than the baseline's", "p", "verdict"]
+    lines = []
+    for row in summary.rows:
+        if row.change is not None:
+            change = (
+                f"{row.change.difference:+.3f} ({row.change.low:+.3f} to {row.change.high:+.3f})"
+            )
+            lines.append([*row.point, change, *_compared(row.more)])
+    return heads, lines
+
+
+def _spread(values: Sequence[float]) -> str:
+    mean = f"{np.mean(values):.3f}"
+    return f"{mean} ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else mean
+
+
+def _compared(one: Effect | None) -> list[str]:
+    if one is None:
+        return ["the baseline", "", ""]
+    p = f"{one.adjusted:.3f}" if one.adjusted >= 0.001 else "< 0.001"
+    interval = f"{one.difference:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
+    return [interval, p, one.verdict]
+
+
+def markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (heads, ["---"] * len(heads), *lines))
+
+
+def plain(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """For terminals: columns, two blanks apart."""
+    widths = [max(map(len, column)) for column in zip(heads, *lines, strict=True)]
+    return "\n".join(
+        "  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in (heads, *lines)
+    )
+
+
+def latex(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """For \\usepackage{booktabs}."""
+    special = {"%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "±": r"$\pm$", "<": "$<$"}
+
+    def line(cells: Sequence[str]) -> str:
+        texts = ("".join(special.get(letter, letter) for letter in cell) for cell in cells)
+        return " & ".join(texts) + r" \\"
+
+    body = "\n".join(map(line, lines))
+    columns = "l" * len(heads)
+    return (
+        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{line(heads)}\n\\midrule\n{body}\n"
+        "\\bottomrule\n\\end{tabular}\n"
+    )
+
+
+def write_csv(path: Path, cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> None:
+    """One line for each cell."""
+    axes = list(cells[0].point)
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow([*axes, "seed", "state", *FIGURES, "reason"])
+        for cell in cells:
+            found = outcomes[cell.name]
+            figures = [found.result.get(name) for name in FIGURES]
+            line: list[Any] = [*cell.point.values(), cell.seed, found.state, *figures, found.reason]
+            writer.writerow(line)
