@@ -106,7 +106,7 @@ def make_trainer(config: dict[str, Any], run: Path, epochs: Any) -> Any:
     from pytorch_lightning.callbacks import ModelCheckpoint
     from pytorch_lightning.loggers import TensorBoardLogger
 
-    from detector.callbacks import Bar, RampedEMA
+    from detector.callbacks import Bar, GradientPictures, RampedEMA
 
     logger = TensorBoardLogger(run, name="", version="", default_hp_metric=False)
     text = yaml.safe_dump(config, sort_keys=False)
@@ -117,6 +117,7 @@ def make_trainer(config: dict[str, Any], run: Path, epochs: Any) -> Any:
         ModelCheckpoint(filename="best", monitor="val/AP", mode="max", **shared),
         ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **shared),
         epochs,
+        GradientPictures(run),
     ]
     if config["ema"]["decay"]:
         callbacks.append(RampedEMA(config["ema"]["decay"]))

@@ -1,16 +1,19 @@
 """What runs beside training: averaged weights, the bar, a line per epoch, silence elsewhere."""
 
+import contextlib
 import logging
-import resource
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar, WeightAveraging
 from torch import Tensor
+
+from detector.gradients import GradientCounts, save_gradients
 
 
 def quiet() -> None:
@@ -62,7 +65,46 @@ def peak_memory() -> float:
     """GiB that this process has had at most: of tensors on the GPU, or without one of RAM."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
+    import resource  # Windows lacks it
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+class GradientPictures(Callback):
+    """Counts gradient norms at every logging interval, of rank 0, and draws them at every
+    validation: train/gradients in TensorBoard, and gradients.png in the run's folder."""
+
+    def __init__(self, run: Path) -> None:
+        self.run, self.counts = run, GradientCounts()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            self.counts.to(pl_module.device)
+
+            def count(criterion: Any, inputs: Any, output: Any) -> None:
+                interval = trainer.log_every_n_steps  # type: ignore[attr-defined]
+                if pl_module.training and trainer.global_step % interval == 0:
+                    self.counts.add(criterion, *inputs)
+
+            self.hook = pl_module.losses.register_forward_hook(count)
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            self.hook.remove()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """A missing matplotlib costs the picture only."""
+        if not trainer.is_global_zero or not self.counts.examples.any():
+            return
+        loss = type(pl_module.losses.class_loss).__name__
+        title = f"Training with {loss}, to epoch {trainer.current_epoch + 1}"
+        with contextlib.suppress(ModuleNotFoundError):
+            figure = save_gradients(self.run / "gradients.png", self.counts, title)
+            if trainer.logger:
+                trainer.logger.experiment.add_figure(  # type: ignore[attr-defined]
+                    "train/gradients", figure, trainer.global_step
+                )
+        self.counts.reset()
 
 
 class EpochLine(Callback):

@@ -80,9 +80,13 @@ def effect(terms: Sequence[tuple[int, Sample]]) -> Effect | None:
         return Effect(difference, difference, difference, 1.0, 1.0, 0.0, 0.0, count)
     luck = (training, images, count)
     low, high = difference - reach(LEVEL / 2, *luck), difference + reach(LEVEL / 2, *luck)
+
+    def beyond(tail: float) -> float:
+        return reach(tail, *luck) - abs(difference)
+
     p = 1.0
     if difference:
-        p = 2 * brentq(lambda tail: reach(tail, *luck) - abs(difference), 1e-300, 0.5, xtol=1e-15)
+        p = 2 * brentq(beyond, 1e-300, 0.5, xtol=1e-15) if beyond(1e-300) > 0 else 0.0
     return Effect(difference, low, high, p, p, *luck)
 
 

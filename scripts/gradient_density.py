@@ -1,0 +1,85 @@
+"""How wrong is a run, and what would losses make of it?  python scripts/gradient_density.py RUN
+
+Counts the gradient norms of a run's checkpoint over a split and draws them: their density, and from
+where cross-entropy, balanced cross-entropy, focal loss and GHM would take their gradient.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from detector.config import one_line_errors, parse
+from detector.options import Count, Option
+
+USAGE = """python scripts/gradient_density.py RUN [--split train] [--out FILE.png]
+
+  python scripts/gradient_density.py runs/first
+  python scripts/gradient_density.py runs/first --checkpoint last --split val"""
+OWN = {
+    "run": Option(str, ..., "name under runs/, or a path"),
+    "--checkpoint": Option(str, "last", "best, last or a file"),
+    "--split": Option(str, "train", "train, with its augmentation, or val"),
+    "--batches": Option(Count, 50, "so many at most"),
+    "--out": Option(str | None, None, "picture; null: gradients.png in the run's folder"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> str:
+    """Draws the picture and returns the table that is printed."""
+    with one_line_errors():
+        from detector.run import existing_run
+
+        config, own = parse(
+            sys.argv[1:] if argv is None else argv,
+            usage=USAGE,
+            own=OWN,
+            base=lambda given: existing_run(given["run"]) / "config.yaml",
+            sections=("data", "trainer"),
+        )
+        return count(config, own)
+
+
+def count(config: dict[str, Any], own: dict[str, Any]) -> str:
+    import torch
+    from tqdm import tqdm
+
+    from data.datamodule import DataModule
+    from detector.config import UserError
+    from detector.gradients import GradientCounts, format_shares, save_gradients, shares
+    from detector.run import existing_run, open_run
+
+    if own["split"] not in ("train", "val"):
+        raise UserError(f"--split is train or val, not {own['split']}")
+    config, detector = open_run(own["run"], own["checkpoint"], config)
+    data = DataModule(**config["data"], seed=config["seed"])
+    data.setup("fit")
+    loader = data.train_dataloader() if own["split"] == "train" else data.val_dataloader()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    detector.to(device)
+    counts = GradientCounts().to(device)
+    total = min(own["batches"], len(loader))
+    bar = tqdm(zip(range(total), loader, strict=False), "counting", total, disable=None)
+    with torch.no_grad():
+        for _, batch in bar:
+            batch = {name: value.to(device) for name, value in batch.items()}
+            counts.add(detector.losses, detector.net(batch["images"], batch["sizes"]), batch)
+    examples, errors = counts.examples.cpu(), counts.errors.cpu()
+    text = format_shares(examples, shares(examples, errors))
+    print(text)
+    out = Path(own["out"] or existing_run(own["run"]) / "gradients.png")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    loss = config["model"]["class_loss"]["name"]
+    title = f"{own['run']} ({own['checkpoint']}, trained with {loss}), {own['split']}"
+    try:
+        save_gradients(out, counts, title)
+        print(f"picture: {out}")
+    except ModuleNotFoundError:
+        print("picture: needs matplotlib, pip install matplotlib")
+    return text
+
+
+if __name__ == "__main__":
+    main()

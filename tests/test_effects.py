@@ -1,0 +1,168 @@
+"""The statistics of ablations on made-up runs of which the truth is known."""
+
+import math
+
+import numpy as np
+import pytest
+
+from detector.ablation.effects import Effect, Sample, effect, holm, smallest
+
+
+def made_up(
+    random: np.random.Generator,
+    difference: float,
+    seeds: int,
+    images: float,
+    training: float,
+    shared: float = 0.05,
+) -> tuple[Sample, Sample]:
+    """Two methods whose seeds go up and down together by `shared`, and apart by `training`; other
+    images would move their difference by `images`, which draws of them show."""
+    together = 0.5 + random.normal(0, shared, seeds)
+    apart = difference + random.normal(0, images) + random.normal(0, training, seeds)
+    moved = random.normal(0, images, 200)
+    one = Sample(together + apart, (together + apart)[:, None] + moved)
+    return one, Sample(together, np.repeat(together[:, None], 200, 1))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize(("images", "training"), [(0.01, 0.01), (0.002, 0.02), (0.02, 0.002)])
+def test_intervals_hold_the_truth_as_often_as_they_say(
+    seeds: int, images: float, training: float
+) -> None:
+    random = np.random.default_rng(seeds)
+    held = raised = 0
+    for _ in range(500):
+        one, other = made_up(random, 0.01, seeds, images, training)
+        found = effect([(1, one), (-1, other)])
+        assert found is not None
+        held += found.low <= 0.01 <= found.high
+        none = effect([(1, one._replace(figures=one.figures - 0.01)), (-1, other)])
+        assert none is not None
+        raised += none.verdict != "no difference shown"
+    assert held / 500 > 0.93  # 0.95, less twice the standard error of 500 trials
+    assert raised / 500 < 0.07
+
+
+def test_intervals_are_not_wider_than_they_need_be() -> None:
+    """Where one kind of luck is all there is, it is the textbook's interval."""
+    figures = np.array([0.50, 0.52, 0.57])
+    zero = Sample(np.zeros(3), np.zeros((3, 200)))
+    found = effect([(1, Sample(figures, np.repeat(figures[:, None], 200, 1))), (-1, zero)])
+    assert found is not None
+    error = figures.std(ddof=1) / math.sqrt(3)
+    assert found.high - found.difference == pytest.approx(4.303 * error, rel=1e-3)  # t, 2 degrees
+    moved = np.random.default_rng(0).normal(0, 0.01, 200)
+    found = effect([(1, Sample(np.full(3, 0.5), np.full((3, 1), 0.5) + moved)), (-1, zero)])
+    assert found is not None
+    assert found.high - found.difference == pytest.approx(1.960 * moved.std(ddof=1), rel=1e-3)
+
+
+def test_p_belongs_to_the_interval() -> None:
+    one, other = made_up(np.random.default_rng(1), 0.02, 4, 0.005, 0.01)
+    found = effect([(1, one), (-1, other)])
+    assert found is not None
+    edge = found.high - found.difference  # a true difference here would just not be shown
+    shifted = one._replace(figures=one.figures - found.difference + edge)
+    at_the_edge = effect([(1, shifted), (-1, other)])
+    assert at_the_edge is not None
+    assert at_the_edge.p == pytest.approx(0.05, abs=1e-6)
+
+
+def test_pairing_by_seed_takes_out_what_seeds_share() -> None:
+    one, other = made_up(np.random.default_rng(2), 0.02, 5, 0.001, 0.002, shared=0.1)
+    paired = effect([(1, one), (-1, other)])
+    mixed = effect([(1, one), (-1, other._replace(figures=other.figures[::-1]))])
+    assert paired is not None
+    assert mixed is not None
+    assert paired.verdict == "higher"
+    assert mixed.verdict == "no difference shown"
+    assert paired.high - paired.low < 0.1 * (mixed.high - mixed.low)
+
+
+def test_only_seeds_that_all_have_count() -> None:
+    one, other = made_up(np.random.default_rng(3), 0.02, 4, 0.001, 0.002)
+    gap = one.figures.copy()
+    gap[1] = np.nan
+    found = effect([(1, one._replace(figures=gap)), (-1, other)])
+    part = [0, 2, 3]
+    expected = effect(
+        [(k, Sample(s.figures[part], s.draws[part])) for k, s in ((1, one), (-1, other))]
+    )
+    assert found == expected
+    assert found is not None
+    assert found.seeds == 3
+    nothing = Sample(np.full(4, np.nan), one.draws)
+    assert effect([(1, nothing), (-1, other)]) is None
+
+
+def test_one_seed_has_the_luck_of_images_only() -> None:
+    one, other = made_up(np.random.default_rng(4), 0.02, 1, 0.001, 0.5)
+    found = effect([(1, one), (-1, other)])
+    assert found is not None
+    assert found.training == 0
+    assert found.images > 0
+
+
+def test_the_same_detections_differ_by_nothing() -> None:
+    one, _ = made_up(np.random.default_rng(5), 0.0, 3, 0.01, 0.01)
+    found = effect([(1, one), (-1, one)])
+    assert found is not None
+    assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
+    assert found.verdict == "no difference shown"
+
+
+def test_a_change_that_both_have_is_none() -> None:
+    random = np.random.default_rng(6)
+    a1, b1 = made_up(random, 0.02, 3, 0.001, 0.001)
+    a2, b2 = (s._replace(figures=s.figures - 0.1) for s in (a1, b1))
+    found = effect([(1, a2), (-1, a1), (-1, b2), (1, b1)])
+    assert found is not None
+    assert found.difference == pytest.approx(0, abs=1e-12)
+
+
+def of(p: float) -> Effect:
+    return Effect(0.1, 0.0, 0.2, p, p, 0.1, 0.1, 3)
+
+
+def test_holm_by_hand() -> None:
+    found = holm([of(0.01), None, of(0.04), of(0.03), of(0.5)])
+    assert found[1] is None
+    # sorted 0.01, 0.03, 0.04, 0.5: times 4, 3, 2, 1 and never falling: 0.04, 0.09, 0.09, 0.5
+    adjusted = [one.adjusted for one in found if one is not None]
+    assert adjusted == pytest.approx([0.04, 0.09, 0.09, 0.5])
+    verdicts = [one.verdict for one in found if one is not None]
+    assert verdicts == ["higher", *["no difference shown"] * 3]
+
+
+def test_correction_keeps_false_alarms_rare() -> None:
+    """Ten comparisons of nothing: uncorrected a third of such ablations raise an alarm."""
+    random = np.random.default_rng(7)
+    alarms = plain = 0
+    for _ in range(200):
+        pairs = [made_up(random, 0.0, 3, 0.002, 0.01) for _ in range(10)]
+        found = holm([effect([(1, one), (-1, other)]) for one, other in pairs])
+        alarms += any(one is not None and one.verdict != "no difference shown" for one in found)
+        plain += any(one is not None and one.p < 0.05 for one in found)
+    assert plain / 200 > 0.25
+    assert alarms / 200 < 0.09
+
+
+def test_the_smallest_difference_is_found_in_four_of_five() -> None:
+    random = np.random.default_rng(8)
+    least = float(
+        np.median(
+            [
+                smallest([effect([(1, a), (-1, b)])] * 3)
+                for a, b in (made_up(random, 0, 5, 0.01, 0.01) for _ in range(200))
+            ]
+        )
+    )
+    assert math.isnan(smallest([None]))
+    found = 0
+    for _ in range(400):
+        a, b = made_up(random, least, 5, 0.01, 0.01)
+        one = effect([(1, a), (-1, b)])
+        assert one is not None
+        found += 3 * one.p < 0.05  # the first step of Holm for three
+    assert 0.7 < found / 400 < 0.97
