@@ -46,6 +46,17 @@ class Head(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
+    def add_outputs(self, outputs: int, per_cell: int) -> None:
+        """`outputs` instead of fewer; those that were there keep their weights, and neither they
+        nor what is drawn afterwards depends on how many are added."""
+        before, self.outputs = self.outputs, outputs
+        old = self.output
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            self.output = nn.Conv2d(old.in_channels, per_cell * outputs, kernel_size=3, padding=1)
+            nn.init.normal_(self.output.weight, std=0.01)
+            new = self.output.weight.view(per_cell, outputs, *old.weight.shape[1:])
+            new[:, :before] = old.weight.view(per_cell, before, *old.weight.shape[1:])
+
     def forward(self, x: Tensor) -> Tensor:
         x = self.output(self.conv(x))
         # channels are anchors x outputs, so channels last is already the wanted order
@@ -61,6 +72,8 @@ class RetinaNet(nn.Module):
         anchors: generator for these five levels.
         initial_bias: (K,) or (K + 1,), what the logits of an untrained net are; see
             `ClassificationLoss.initial_bias`.
+        num_classes: K, so that a net with a background logit starts with the same weights as one
+            without; null for as many as logits.
         convs: hidden convolutions of each head.
         head_norm: "none", or "group" for GroupNorm in the heads (torchvision's v2).
     """
@@ -75,13 +88,17 @@ class RetinaNet(nn.Module):
         initial_bias: Tensor,
         convs: int = 4,
         head_norm: str = "none",
+        num_classes: int | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.anchors = anchors
         cells, channels = anchors.per_cell, backbone.channels
-        self.class_head = Head(channels, convs, cells, len(initial_bias), head_norm)
+        logits = len(initial_bias)
+        self.class_head = Head(channels, convs, cells, num_classes or logits, head_norm)
         self.box_head = Head(channels, convs, cells, 4, head_norm)
+        if logits != self.class_head.outputs:
+            self.class_head.add_outputs(logits, cells)
         with torch.no_grad():
             self.class_head.output.bias.copy_(initial_bias.repeat(cells))  # type: ignore[union-attr]
         for name, value in (("mean", MEAN), ("std", STD)):

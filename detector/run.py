@@ -55,6 +55,7 @@ def assemble(config: dict[str, Any]) -> Detector:
         class_loss.initial_bias(num_classes, model["prior"]),
         convs=model["convs"],
         head_norm=model["head_norm"],
+        num_classes=num_classes,
     )
     return Detector(
         net.to(memory_format=torch.channels_last),  # convolutions run faster so, on CPU and GPU

@@ -22,7 +22,7 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("package", ALLOWED)
 def test_packages_import_only_what_lies_below(package: str) -> None:
-    files = sorted((ROOT / package).glob("*.py"))
+    files = sorted((ROOT / package).rglob("*.py"))
     assert files
     for path in files:
         assert imported(path) & OURS <= ALLOWED[package], path
@@ -35,6 +35,6 @@ def test_losses_need_torch_only() -> None:
 
 
 def test_albumentations_lives_in_one_file() -> None:
-    files = [path for package in ALLOWED for path in (ROOT / package).glob("*.py")]
+    files = [path for package in ALLOWED for path in (ROOT / package).rglob("*.py")]
     users = [path.name for path in files if "albumentations" in imported(path)]
     assert users == ["transforms.py"]

@@ -1,0 +1,467 @@
+"""The grid, its cells and its tables. Most tests put quick stand-ins in the place of train.py and
+eval.py; that the real ones take part is tested at the end."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from detector.ablation import cells as cells_module
+from detector.ablation.cells import epochs_done, outcome, run_cell, share, write_slurm
+from detector.ablation.grid import Axis, check_fairness, differences, make_cells, point_name
+from detector.ablation.summary import latex
+from detector.config import UserError
+from scripts import ablate
+
+ROOT = Path(__file__).parents[1]
+LOSSES = ["--class_loss", "FocalLoss", "SigmoidCrossEntropy"]
+STAND_IN_TRAIN = """
+import json, os, sys, time
+from pathlib import Path
+import yaml
+
+flag, value = sys.argv[1:3]
+config = yaml.safe_load(Path(value, "config.yaml" if flag == "--resume" else "").read_text())
+run = Path(config["run"])
+path = run / "metrics.json"
+epochs = json.loads(path.read_text())["epochs"] if flag == "--resume" else []
+if flag == "--config":
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+with open(run.parent.parent / "begun.txt", "a") as file:
+    file.write(f"{run.name} {flag} {os.environ.get('OMP_NUM_THREADS')}\\n")
+loss = config["model"]["class_loss"]["name"]
+for epoch in range(len(epochs) + 1, config["trainer"]["max_epochs"] + 1):
+    if config["optimizer"]["lr"] == 666:
+        print("much talk")
+        sys.exit("error: the loss was not finite for 20 updates in a row")
+    time.sleep(float(os.environ.get("STAND_IN_SECONDS", 0)))
+    (run / "checkpoints" / "last.ckpt").write_text(str(epoch))
+    line = {"epoch": epoch, "seconds": 1.0, "step_seconds": 0.1 * epoch, "memory": 1.0 + epoch}
+    epochs.append({**line, "val/AP": epoch / 100, "val/AP50": epoch / 50})
+    path.write_text(json.dumps({"epochs": epochs}))
+"""
+STAND_IN_EVAL = """
+import json, sys
+from pathlib import Path
+import yaml
+
+run = Path(sys.argv[1])
+assert sys.argv[2:] == ["--checkpoint", "last"]
+config = yaml.safe_load((run / "config.yaml").read_text())
+truth = json.loads(Path(config["data"]["root"], "annotations/instances_val.json").read_text())
+# focal loss misses fewer of the objects; seeds differ a little
+missed = {"FocalLoss": 5}.get(config["model"]["class_loss"]["name"], 2)
+rows = [
+    {"image_id": row["image_id"], "category_id": row["category_id"], "bbox": row["bbox"],
+     "score": 0.9 - 0.01 * ((number + config["seed"]) % 7)}
+    for number, row in enumerate(truth["annotations"]) if (number + config["seed"]) % missed
+]
+(run / "eval").mkdir(exist_ok=True)
+(run / "eval" / "detections.json").write_text(json.dumps(rows))
+summary = {"AP": 1 - 1 / missed, "AP50": 0.9, "AP75": 0.8}
+(run / "eval" / "metrics.json").write_text(json.dumps({"summary": summary}))
+"""
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "stand_ins"
+    (folder / "scripts").mkdir(parents=True)
+    (folder / "train.py").write_text(STAND_IN_TRAIN)
+    (folder / "eval.py").write_text(STAND_IN_EVAL)
+    monkeypatch.setattr(cells_module, "ROOT", folder)
+    return folder
+
+
+def begun(out: Path) -> list[str]:
+    return (out / "begun.txt").read_text().splitlines()
+
+
+def grid(words: Sequence[str], out: Path, *axes: Axis, seeds: Sequence[int] = (0,)) -> Any:
+    return make_cells(words, axes, seeds, out)
+
+
+def test_a_grid_is_every_combination_with_every_seed(tiny: list[str], tmp_path: Path) -> None:
+    axes = [
+        Axis("model.class_loss", ["FocalLoss", "{name: FocalLoss, gamma: 1}"]),
+        Axis("data.label_noise", ["0", "0.2"]),
+    ]
+    cells = grid(tiny, tmp_path, *axes, seeds=[0, 3])
+    assert [cell.name for cell in cells[:4]] == [
+        "FocalLoss_label_noise-0_seed0",
+        "FocalLoss_label_noise-0.2_seed0",
+        "FocalLoss-gamma-1_label_noise-0_seed0",
+        "FocalLoss-gamma-1_label_noise-0.2_seed0",
+    ]
+    assert len(cells) == 8
+    last = cells[-1]
+    assert last.point == {"model.class_loss": "FocalLoss(gamma=1)", "data.label_noise": "0.2"}
+    assert last.config["seed"] == 3
+    assert last.config["model"]["class_loss"]["gamma"] == 1
+    assert last.config["data"]["label_noise"] == 0.2
+    assert last.config["run"] == str(tmp_path / "cells" / last.name)
+
+
+def test_arguments_of_a_loss_can_be_an_axis(tiny: list[str], tmp_path: Path) -> None:
+    axis = Axis("model.class_loss.gamma", ["0", "2"])
+    cells = grid(tiny, tmp_path, axis)
+    assert [cell.config["model"]["class_loss"]["gamma"] for cell in cells] == [0, 2]
+    assert point_name(cells[1].point) == "gamma-2"
+
+
+def test_cells_differ_in_nothing_but_the_axes(tiny: list[str], tmp_path: Path) -> None:
+    axis = Axis("model.class_loss", ["FocalLoss", "GHMC"])
+    cells = grid(tiny, tmp_path, axis, seeds=[0, 1])
+    configs = [cell.config for cell in cells]
+    text = "\n".join(check_fairness(cells, configs))
+    assert "model.class_loss: FocalLoss, GHMC" in text
+    assert "gamma 2.0" in text
+    assert "seed: 0, 1" in text
+    assert set(differences(configs[:2])) == {
+        "run",
+        *(f"model.class_loss.{key}" for key in ("name", "alpha", "gamma", "class_weights")),
+        *(f"model.class_loss.{key}" for key in ("bins", "momentum", "density", "sync")),
+    }
+    other = json.loads(json.dumps(configs))
+    other[2]["optimizer"]["lr"] = 5.0
+    with pytest.raises(UserError, match=r"also differ in optimizer.lr \(0.01, 5.0\), which is no"):
+        check_fairness(cells, other)
+    assert "optimizer.lr: 0.01, 5.0 (tuned)" in "\n".join(
+        check_fairness(cells, other, ["optimizer.lr"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "nothing is varied: give --class_loss, --box_loss or --vary"),
+        (["--class_loss"], "model.class_loss has no values"),
+        (["--class_loss", "FocalLos"], "no such loss: 'FocalLos'; did you mean 'FocalLoss'"),
+        (["--class_loss", "FocalLoss", "FocalLoss"], "has a value twice"),
+        (["--vary", "modle.depth", "18"], "did you mean"),
+        (["--vary", "model.class_loss.gama", "1"], "FocalLoss has no argument 'gama'"),
+        (["--vary", "data.root", "a", "b"], "cannot be an axis: all cells are judged on the same"),
+        (["--vary", "seed", "1", "2"], "cannot be an axis: use --seeds"),
+        ([*LOSSES, "--vary", "model.class_loss", "GHMC"], "is an axis twice"),
+        ([*LOSSES, "--seeds"], "--seeds needs at least one number"),
+        ([*LOSSES, "--seeds", "1", "1"], "--seeds has a value twice"),
+        ([*LOSSES, "--seeds", "x"], "--seeds"),
+        ([*LOSSES, "--model.class_loss", "GHMC"], "model.class_loss is given twice"),
+        ([*LOSSES, "--job", "2"], "there is no --job; did you mean '--jobs'"),
+        ([*LOSSES, "--jobs", "0"], "above 0"),
+        ([*LOSSES, "--engine", "slrum"], "--engine is one of local, slurm, ray"),
+        ([*LOSSES, "--run", "x"], "an ablation takes --out FOLDER"),
+        ([*LOSSES, "--tune", "--vary", "optimizer.lr", "1", "2"], "--tune chooses optimizer.lr"),
+        (["focal", *LOSSES], "unexpected 'focal'"),
+    ],
+)
+def test_mistakes_are_one_line_before_anything_trains(
+    tiny: list[str], tmp_path: Path, words: list[str], message: str, capsys: Any
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as stop:
+        ablate.main([*words, *tiny, "--out", str(out)])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not out.exists()
+
+
+def test_a_whole_ablation(stand_ins: Path, tiny: list[str], tmp_path: Path, capsys: Any) -> None:
+    out = tmp_path / "out"
+    words = [*tiny, *LOSSES, "--seeds", "0", "1", "2", "--out", str(out), "--jobs", "2"]
+    ablate.main(words)
+    printed = capsys.readouterr().out
+    assert "6 cells differ in nothing but" in printed
+    assert "[6/6]" in printed
+    assert len(begun(out)) == 6
+    with open(out / "results.csv") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["state"] for line in lines] == ["done"] * 6
+    assert lines[0]["AP"] == "0.8"
+    assert lines[0]["memory"] == "3.0"  # of two epochs
+    markdown = (out / "table.md").read_text()
+    assert "| FocalLoss | 3 |" in markdown
+    assert "lower" in markdown
+    assert "Lower than the baseline: SigmoidCrossEntropy." in markdown
+    assert "INCOMPLETE" not in markdown
+    assert "not tuned" in markdown
+    page = (out / "index.html").read_text()
+    assert "<svg" in page
+    assert not [word for word in ("http://", "https://") if f'src="{word}' in page]
+    assert (out / "cells" / "FocalLoss_seed0" / "hparams").is_dir()
+    # again: nothing is trained, the tables are the same
+    ablate.main(words)
+    assert "6 of 6 cells are done already" in capsys.readouterr().out
+    assert len(begun(out)) == 6
+    assert (out / "table.md").read_text() == markdown
+    # more seeds and more values are the same ablation
+    ablate.main([*tiny, *LOSSES, "GHMC", "--seeds", "0", "3", "--out", str(out)])
+    assert len(begun(out)) == 6 + 4
+
+
+def test_conditions_are_compared_within(
+    stand_ins: Path, tiny: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "out"
+    words = [*tiny, *LOSSES, "--vary", "data.label_noise", "0", "0.2", "--seeds", "0", "1"]
+    ablate.main([*words, "--out", str(out)])
+    text = (out / "table.md").read_text()
+    assert text.count("the baseline |") == 2 + 1  # one for each condition, one in its own table
+    assert "| class_loss | label_noise | change of AP |" in text
+    assert "| FocalLoss | 0.2 | +0.000 (+0.000 to +0.000) |" in text
+
+
+def test_a_failed_cell_is_named_and_the_rest_goes_on(
+    stand_ins: Path, tiny: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "out"
+    words = [*tiny, "--vary", "optimizer.lr", "0.01", "666", "0.02", "--seeds", "0", "1"]
+    ablate.main([*words, "--out", str(out)])
+    printed = capsys.readouterr().out
+    reason = "the loss was not finite for 20 updates in a row"
+    assert f"FAILED: {reason}" in printed
+    text = (out / "table.md").read_text()
+    assert "INCOMPLETE: 2 cells have no figures" in text
+    assert f"lr-666_seed0 failed: {reason}" in text
+    assert "| 666 | 0 of 2 | not yet run |" in text
+    assert "| 0.02 | 2 |" in text
+    ablate.main([*words, "--out", str(out)])  # and is tried again
+    assert sum("lr-666_seed0" in line for line in begun(out)) == 2
+
+
+def test_a_folder_of_something_else_is_refused(
+    stand_ins: Path, tiny: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "out"
+    ablate.main([*tiny, *LOSSES, "--out", str(out)])
+    for words, message in (
+        ([*tiny, "--box_loss", "L1Loss", "GIoULoss"], "is another ablation: its axes are"),
+        ([*tiny, *LOSSES, "--optimizer.lr", "0.5"], "optimizer.lr is 0.01, now it would be 0.5"),
+        ([*tiny, *LOSSES, "--tune"], "its tuned are none"),
+    ):
+        capsys.readouterr()
+        with pytest.raises(SystemExit):
+            ablate.main([*words, "--out", str(out)])
+        assert message in capsys.readouterr().err
+    assert len(begun(out)) == 2
+    with pytest.raises(SystemExit):
+        ablate.main([*tiny, *LOSSES, "--out", str(tmp_path)])
+    assert "holds something else" in capsys.readouterr().err
+
+
+def test_tuning_chooses_before_the_comparison(
+    stand_ins: Path, tiny: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "out"
+    ablate.main([*tiny, *LOSSES, "--tune", "--out", str(out), "--optimizer.lr", "0.04"])
+    printed = capsys.readouterr().out
+    assert "tuning optimizer.lr, model.class_loss.weight: 24 cells on images set apart" in printed
+    assert len([*(out / "tuning" / "configs").glob("*.yaml")]) == 24
+    text = (out / "tuning" / "configs" / "FocalLoss_try0.yaml").read_text()
+    assert "holdout: 0.2" in text
+    assert "lr: 0.01\n" in text
+    assert "weight: 0.5" in text
+    # the stand-in knows no better one: the first candidate is chosen
+    chosen = (out / "configs" / "FocalLoss_seed0.yaml").read_text()
+    assert "lr: 0.01\n" in chosen
+    assert "holdout: 0.0" in chosen
+    assert "were tuned for each" in (out / "table.md").read_text()
+
+
+def test_a_killed_ablation_goes_on(
+    stand_ins: Path, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kill -9 of the whole process group in the middle of a cell, then the same again."""
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    words = [*tiny, *LOSSES, "--trainer.max_epochs", "6", "--seeds", "0", "1"]
+    ablate.main([*words, "--out", str(whole)])
+    program = f"""
+import sys
+from pathlib import Path
+from detector.ablation import cells
+from scripts import ablate
+cells.ROOT = Path({str(stand_ins)!r})
+ablate.main(sys.argv[1:])
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "STAND_IN_SECONDS": "0.4"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *words, "--out", str(out)],
+        env=environment,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    second = out / "cells" / "SigmoidCrossEntropy_seed0"
+    deadline = time.monotonic() + 60
+    while epochs_done(second) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    done = epochs_done(second)
+    assert outcome(out, "FocalLoss_seed0").state == "done"
+    assert outcome(out, second.name).state == "not yet run"
+    ablate.main([*words, "--out", str(out)])
+    lines = begun(out)
+    assert [line for line in lines if line.startswith(second.name)] == [
+        f"{second.name} --config None" if "OMP_NUM_THREADS" not in os.environ else lines[1],
+        lines[2],
+    ]
+    assert "--resume" in lines[2]
+    assert 2 <= done < 6
+    assert len(lines) == 4 + 1
+    for name in ("table.tex",):
+        assert (out / name).read_text() == (whole / name).read_text()
+
+
+def test_a_cell_in_other_hands_is_waited_for(
+    stand_ins: Path, tiny: list[str], tmp_path: Path
+) -> None:
+    """The trainer of an ablation that was killed alone still works: two must not write one run."""
+    out = tmp_path / "out"
+    cells = grid(tiny, out, Axis("model.depth", ["18", "34"]))
+    cells_module.prepare(out, {"axes": ["model.depth"], "tuned": []}, cells)
+    lock = out / "logs" / f"{cells[0].name}.lock"
+    seconds = 1.5
+    holder = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX);"
+            f"print('held', flush=True); time.sleep({seconds})",
+            str(lock),
+        ],
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    began = time.monotonic()
+    assert run_cell(out, cells[0].name).state == "done"
+    assert time.monotonic() - began > 0.8 * seconds
+    holder.wait()
+
+
+def test_jobs_share_the_machine() -> None:
+    assert share(0, 1, []) == {}
+    cores = os.cpu_count() or 1
+    assert share(1, 2, []) == {"OMP_NUM_THREADS": str(max(1, cores // 2))}
+    gpus = ["0", "1"]
+    assert [share(k, 3, gpus)["CUDA_VISIBLE_DEVICES"] for k in range(3)] == ["0", "1", "0"]
+
+
+def test_slurm_gets_a_script_that_runs_each_cell(
+    stand_ins: Path, tiny: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    """The script is run by bash with the variable that SLURM sets."""
+    out = tmp_path / "out"
+    words = [*tiny, *LOSSES, "--out", str(out)]
+    (stand_ins / "scripts" / "ablate.py").write_text(
+        "import sys; from pathlib import Path; from detector.ablation import cells;"
+        f"from scripts import ablate; cells.ROOT = Path({str(stand_ins)!r}); ablate.main()"
+    )
+    with pytest.raises(SystemExit):  # nothing is done yet
+        ablate.main([*words, "--engine", "slurm"])
+    printed = capsys.readouterr().out
+    assert f"2 cells are waiting: sbatch {out / 'slurm.sh'}" in printed
+    text = (out / "slurm.sh").read_text()
+    assert "#SBATCH --array=1-2%1" in text
+    for task in ("1", "2"):
+        done = subprocess.run(
+            ["bash", str(out / "slurm.sh")],
+            env={**os.environ, "SLURM_ARRAY_TASK_ID": task, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+    ablate.main([*words, "--engine", "slurm"])
+    assert "2 of 2 cells are done already" in capsys.readouterr().out
+    assert (out / "table.md").is_file()
+    assert write_slurm(out, [], 1).is_file()
+
+
+def test_ray_runs_the_same_cells(
+    stand_ins: Path, tiny: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    pytest.importorskip("ray", reason="needs the extra 'ray'")
+    out = tmp_path / "out"
+    (stand_ins / "scripts" / "ablate.py").write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path;"
+        "from detector.ablation import cells; from scripts import ablate;"
+        f"cells.ROOT = Path({str(stand_ins)!r}); ablate.main()"
+    )
+    ablate.main([*tiny, *LOSSES, "--seeds", "0", "1", "--out", str(out), "--engine", "ray"])
+    assert "[4/4]" in capsys.readouterr().out
+    assert len(begun(out)) == 4
+
+
+def test_latex_is_escaped() -> None:
+    text = latex(["class_loss", "AP"], [["A & B", "0.1 ± 0.2"], ["100 %", "< 1"]])
+    assert r"class\_loss & AP \\" in text
+    assert r"A \& B & 0.1 $\pm$ 0.2 \\" in text
+    assert r"100 \% & $<$ 1 \\" in text
+
+
+def test_losses_start_from_the_same_weights(tiny: list[str], tmp_path: Path) -> None:
+    """All of them but what a loss itself decides: a logit of the background, and the bias."""
+    from detector.run import assemble
+
+    names = ["FocalLoss", "SigmoidCrossEntropy", "BalancedCrossEntropy", "GHMC"]
+    nets = []
+    for cell in grid(tiny, tmp_path, Axis("model.class_loss", [*names, "SoftmaxCrossEntropy"])):
+        config = {**cell.config, "data": {**cell.config["data"], "classes": ["a", "b"]}}
+        pl.seed_everything(config["seed"], workers=True, verbose=False)
+        nets.append(assemble(config).net.state_dict())
+    for net in nets[1:]:
+        for name, value in nets[0].items():
+            found = net[name]
+            if value.shape != found.shape and name.endswith("output.weight"):  # 2 of 3 logits
+                value = value.view(9, 2, *value.shape[1:])
+                found = found.view(9, 3, *found.shape[1:])[:, :2]
+            if name != "class_head.output.bias":
+                assert torch.equal(value, found), name
+
+
+@pytest.mark.slow
+def test_real_cells_see_the_same_images_and_survive_a_kill(
+    tiny: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    """Two losses x one seed, real trainings: killed after the first epoch of the second cell, the
+    table is that of an uninterrupted ablation to the last digit."""
+    words = [*tiny, *LOSSES, "--trainer.max_epochs", "4"]
+    tables = []
+    for name in ("whole", "killed"):
+        out = tmp_path / name
+        command = [sys.executable, "scripts/ablate.py", *words, "--out", str(out)]
+        if name == "killed":
+            process = subprocess.Popen(
+                command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL
+            )
+            deadline = time.monotonic() + 240
+            while epochs_done(out / "cells" / "SigmoidCrossEntropy_seed0") < 1:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        rows = json.loads((out / "cells/SigmoidCrossEntropy_seed0/metrics.json").read_text())
+        figures = [
+            {key: value for key, value in line.items() if key.startswith("val/")}
+            for line in rows["epochs"]
+        ]
+        with open(out / "results.csv") as file:
+            tables.append((figures, [line["AP"] for line in csv.DictReader(file)]))
+    assert tables[0] == tables[1]
