@@ -68,6 +68,7 @@ def train(config: dict[str, Any], stem: str) -> Path:
         config["seed"], workers=True, verbose=False
     )  # the same initial weights whatever the data drew
     detector = assemble(config)
+    detector.compile_parts(config["speed"]["compile"])
     lines = list(data.report())
     if config["model"]["weights"] and not resume:
         model = config["model"]

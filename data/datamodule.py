@@ -53,6 +53,7 @@ class DataModule(pl.LightningDataModule):
         label_noise: float = 0.0,
         noise_kind: Kind = "mixed",
         holdout: float = 0.0,
+        reduce: bool = True,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -78,6 +79,7 @@ class DataModule(pl.LightningDataModule):
         self.input_size = InputSize(size, short, long)
         self.augmentation = Augmentation(hflip, vflip, color, zoom)
         self.batch_size, self.workers, self.cache, self.seed = batch_size, workers, cache, seed
+        self.reduce = reduce
         self.splits: dict[str, Split] = {}
         self.noise: list[str] = []
         self.classes: list[str] = []
@@ -168,7 +170,9 @@ class DataModule(pl.LightningDataModule):
         if part not in self.splits:
             self.setup("fit" if part == "train" else "validate")
         split = self.splits[part]
-        dataset = self._datasets.setdefault(part, Images(split, augmentation, self.seed))
+        dataset = self._datasets.setdefault(
+            part, Images(split, augmentation, self.seed, self.reduce)
+        )
         if self.cache and dataset.cache is None:
             height, width = split.sizes[0].tolist()
             dataset.fill_cache(self.input_size.shape_for(height, width), self.workers)

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from data import DataError
 from data.sampler import Key
 from data.split import Split
-from data.transforms import Augmentation, Shape, load_image, pad, resize
+from data.transforms import Augmentation, Shape, load_image, pad, reduction, resize
 
 SMALLEST_GROUP = 16  # rows of a batch's objects: 16, 32, 64, ...
 
@@ -22,9 +22,15 @@ class Images(Dataset[dict[str, Any]]):
     index) alone, wherever and in whatever order it is asked for."""
 
     def __init__(
-        self, split: Split, augmentation: Augmentation | None = None, seed: int = 0
+        self,
+        split: Split,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        reduce: bool = True,
     ) -> None:
-        self.split, self.augmentation, self.seed = split, augmentation, seed
+        """`reduce`: decode JPEGs no larger than needed."""
+        self.split, self.augmentation = split, augmentation
+        self.seed, self.reduce = seed, reduce
         self.cache: list[np.ndarray] | None = None
 
     def __len__(self) -> int:
@@ -41,12 +47,15 @@ class Images(Dataset[dict[str, Any]]):
     def _read(self, index: int, shape: Shape) -> np.ndarray:
         """uint8 (h, w, 3), resized. Where the file's size is not the annotated one, the boxes may
         belong to either, and a training on wrong boxes would go unnoticed: that is an error."""
-        image = load_image(self.split.paths[index])
-        height, width = self.split.sizes[index].tolist()
-        if image.shape[:2] != (height, width):
+        path, (height, width) = self.split.paths[index], self.split.sizes[index].tolist()
+        factor = reduction((height, width), shape) if self.reduce else 1
+        image = load_image(path, factor)
+        smaller = (-(-height // factor), -(-width // factor))
+        if image.shape[:2] not in ((height, width), smaller):
+            there = load_image(path)
             raise DataError(
-                f"{self.split.paths[index]} is {image.shape[1]}x{image.shape[0]} pixels, but its "
-                f"annotations say {width}x{height} (rotated by EXIF, or resized?): correct one"
+                f"{path} is {there.shape[1]}x{there.shape[0]} pixels, but its annotations say "
+                f"{width}x{height} (rotated by EXIF, or resized?): correct one"
             )
         return resize(image, shape)
 
@@ -90,7 +99,7 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         group *= 2
     shape = (len(samples), group)
     batch = {
-        "images": torch.stack([sample["image"] for sample in samples]),
+        "images": torch.stack([sample["image"].movedim(0, -1) for sample in samples]),
         "boxes": torch.zeros(*shape, 4),
         "labels": torch.zeros(shape, dtype=torch.int64),
         "ignore": torch.zeros(shape, dtype=torch.bool),
@@ -103,6 +112,7 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
     if "identities" in samples[0]:
         batch["identities"] = torch.full(shape, -1)
         fields.append("identities")
+    batch["images"] = batch["images"].movedim(-1, 1)  # stays channels last in memory
     for row, sample in enumerate(samples):
         count = len(sample["boxes"])
         batch["valid"][row, :count] = True

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import Callback, TQDMProgressBar, WeightAveragi
 from torch import Tensor
 
 from detector.gradients import GradientCounts, save_gradients
+from detector.retinanet import Predictions
 
 
 def quiet() -> None:
@@ -23,6 +24,7 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=".*sync_dist=True.*when logging on epoch level.*")
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*grad attribute of a Tensor that is not a leaf.*")
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("pytorch_lightning.accelerators.cuda").setLevel(logging.WARNING)
 
@@ -81,16 +83,15 @@ class GradientPictures(Callback):
         if trainer.is_global_zero:
             self.counts.to(pl_module.device)
 
-            def count(criterion: Any, inputs: Any, output: Any) -> None:
+            def count(predictions: Predictions, batch: dict[str, Tensor]) -> None:
                 interval = trainer.log_every_n_steps  # type: ignore[attr-defined]
-                if pl_module.training and trainer.global_step % interval == 0:
-                    self.counts.add(criterion, *inputs)
+                if trainer.global_step % interval == 0:
+                    self.counts.add(pl_module.losses, predictions, batch)
 
-            self.hook = pl_module.losses.register_forward_hook(count)
+            pl_module.observer = count
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if trainer.is_global_zero:
-            self.hook.remove()
+        pl_module.observer = None
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """A missing matplotlib costs the picture only."""

@@ -1,7 +1,8 @@
 """Detector: the LightningModule that composes net, criterion and postprocess, and nothing else."""
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -16,7 +17,7 @@ from detector.guard import Guard
 from detector.optimization import make_optimizer, rate_factor
 from detector.postprocess import Detections, Postprocess
 from detector.rescore import Saved, to_save
-from detector.retinanet import RetinaNet
+from detector.retinanet import Predictions, RetinaNet
 
 Batch = dict[str, Tensor]
 PICTURES = 8
@@ -60,6 +61,7 @@ class Detector(pl.LightningModule):
         self.pictures: list[Any] = []
         self.recent: dict[str, float] = {}  # what was read at the last logging interval
         self.guard = Guard()
+        self.observer: Callable[[Predictions, Batch], None] | None = None  # sees training steps
         self.last_read, self.started = 0, False
 
     def forward(self, batch: Batch) -> Detections:
@@ -68,7 +70,10 @@ class Detector(pl.LightningModule):
         return self.postprocess(predictions, batch["sizes"], batch["original_sizes"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        losses, num_foreground = self.losses(self.net(batch["images"], batch["sizes"]), batch)
+        predictions = self.net(batch["images"], batch["sizes"])
+        losses, num_foreground = self.losses(predictions, batch)
+        if self.observer is not None:
+            self.observer(predictions, batch)
         total = torch.stack(list(losses.values())).sum()
         self.step = {
             "train/loss": total.detach(),
@@ -162,6 +167,16 @@ class Detector(pl.LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> Detections:
         return self(batch)
+
+    def compile_parts(self, parts: Literal["none", "losses", "all"]) -> None:
+        """Let torch write kernels for matching and losses, or for the net as well. Names of weights
+        stay. Every shape is compiled once, which takes its time: those of images are few (one, or
+        two for each `data.short`), and objects come in groups of 16, 32, 64, ..."""
+        torch._dynamo.config.recompile_limit = 64  # with more shapes it would silently not compile
+        if parts != "none":
+            self.losses.compile(dynamic=False)
+        if parts == "all":
+            self.net.compile(dynamic=False)
 
     def configure_optimizers(self) -> Any:
         # 16-mixed scales the gradients, and only an optimizer that is not fused is unscaled before

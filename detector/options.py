@@ -52,6 +52,7 @@ OPTIONS = {
     "data.batch_size": Option(Count, 16, "images per process"),
     "data.workers": Option(Natural, 2, "loader processes per process"),
     "data.cache": Option(bool, False, "keep decoded images in memory"),
+    "data.reduce": Option(bool, True, "decode JPEGs no larger than the size asked for needs"),
     "data.hflip": Option(Fraction, 0.5, "chance of a left-right flip"),
     "data.vflip": Option(Fraction, 0.0, "chance of an up-down flip"),
     "data.color": Option(Fraction, 0.0, "strength of brightness, contrast and color changes"),
@@ -111,6 +112,10 @@ OPTIONS = {
     "schedule.milestones": Option(list[Fraction], [0.667, 0.917], "shares of all updates"),
     "schedule.gamma": Option(Positive, 0.1, "factor at a milestone"),
     "ema.decay": Option(Threshold, 0.0, "of the averaged weights; 0: off"),
+    "speed.channels_last": Option(bool, True, "channels of a pixel together in memory"),
+    "speed.compile": Option(
+        Literal["none", "losses", "all"], "none", "losses: matching and losses; all: the net too"
+    ),
     "trainer.max_epochs": Option(int | None, 12, ""),
     "trainer.precision": Option(Precision, "32-true", ""),
     "trainer.gradient_clip_val": Option(Amount | None, 10.0, "norm of all gradients; null: off"),

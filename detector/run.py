@@ -49,6 +49,8 @@ def assemble(config: dict[str, Any]) -> Detector:
     num_classes = len(config["data"]["classes"])
     class_loss, box_loss = (_loss(config, slot) for slot in ("class_loss", "box_loss"))
     body = {key: model[key] for key in ("depth", "width", "norm", "channels", "p6", "freeze")}
+    fast = config["speed"]["channels_last"]
+    layout = torch.channels_last if fast else torch.contiguous_format
     net = RetinaNet(
         Backbone(**body),
         AnchorGenerator(**model["anchors"]),
@@ -58,7 +60,7 @@ def assemble(config: dict[str, Any]) -> Detector:
         num_classes=num_classes,
     )
     return Detector(
-        net.to(memory_format=torch.channels_last),  # convolutions run faster so, on CPU and GPU
+        net.to(memory_format=layout),
         Criterion(class_loss, box_loss, num_classes, **model["match"]),
         Postprocess(class_loss.scores, **config["postprocess"]),
         config["optimizer"],

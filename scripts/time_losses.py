@@ -157,16 +157,16 @@ def training_step(
     return step
 
 
-def take_turns(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
-    """Median seconds of each; every round runs them all, so that what disturbs the machine disturbs
-    all alike. Two rounds to warm up."""
+def take_turns(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each in every round; a round runs them all, so that what disturbs the machine
+    disturbs all alike. Two rounds to warm up are not counted."""
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in tqdm(range(rounds + 2), "rounds", disable=None):
+    for _ in tqdm(range(rounds + 2), "rounds", disable=None, leave=False):
         for name, step in steps.items():
             start = time.perf_counter()
             step()
             times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values[2:]) for name, values in times.items()}
+    return {name: values[2:] for name, values in times.items()}
 
 
 def main(arguments: list[str] | None = None) -> dict[str, float]:
@@ -208,8 +208,11 @@ def main(arguments: list[str] | None = None) -> dict[str, float]:
     return report(take_turns(timed, options.repeats), title, options.device, "torchvision")
 
 
-def report(found: dict[str, float], title: str, device: str, reference: str) -> dict[str, float]:
+def report(
+    times: dict[str, list[float]], title: str, device: str, reference: str
+) -> dict[str, float]:
     """Print the table; its first row is what the others are compared with."""
+    found = {name: statistics.median(values) for name, values in times.items()}
     machine = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     threads = "" if device == "cuda" else f", {torch.get_num_threads()} threads"
     print(f"{title}; {machine}{threads}; torch {torch.__version__}")

@@ -6,7 +6,6 @@ python scripts/time_nms.py
 import argparse
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from torchvision.ops import batched_nms
 from tqdm import tqdm
 
 from detector.nms import nms
+from scripts.time_losses import take_turns
 
 KINDS: dict[str, dict[str, Any]] = {
     "hard": {"kind": "hard"},
@@ -68,15 +68,17 @@ def times(candidates: tuple[Tensor, Tensor, Tensor], repeats: int) -> dict[str, 
     for name, options in KINDS.items():
         options = {"max_detections": count, "iou_threshold": 0.5, **options}
         calls[name] = partial(nms, *candidates, **options)
-    found: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(repeats + 2):
-        for name, call in calls.items():
-            start = time.perf_counter()
+
+    def timed(call: Callable[[], Any]) -> Callable[[], None]:
+        def run() -> None:
             call()
             if candidates[0].is_cuda:
                 torch.cuda.synchronize()
-            found[name].append(time.perf_counter() - start)
-    return {name: statistics.median(values[2:]) for name, values in found.items()}
+
+        return run
+
+    found = take_turns({name: timed(call) for name, call in calls.items()}, repeats)
+    return {name: statistics.median(values) for name, values in found.items()}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -107,6 +107,33 @@ def test_boxes_follow_the_resizing_axis_by_axis(root: Path) -> None:
     assert back.flatten().tolist() == pytest.approx([8, 10, 28, 30], rel=1e-6)
 
 
+def test_images_decoded_smaller_are_placed_alike(tmp_path: Path) -> None:
+    """A JPEG of 96 x 128 with a box of red, brought within 48 x 64: half of it is decoded."""
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        picture = np.zeros((96, 128, 3), np.uint8)
+        picture[16:64, 32:96] = (0, 0, 255)
+        cv2.imwrite(str(tmp_path / split / "a.jpg"), picture)
+        row = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [32, 16, 64, 48]}
+        what = {
+            "images": [{"id": 1, "file_name": "a.jpg", "height": 96, "width": 128}],
+            "annotations": [row],
+            "categories": [{"id": 1, "name": "red"}],
+        }
+        (tmp_path / "annotations").mkdir(exist_ok=True)
+        (tmp_path / "annotations" / f"instances_{split}.json").write_text(json.dumps(what))
+    small, whole = (
+        next(iter(module(tmp_path, size=(48, 64), reduce=reduce).val_dataloader()))
+        for reduce in (True, False)
+    )
+    for name in ("boxes", "sizes", "original_sizes"):
+        assert torch.equal(small[name], whole[name])
+    difference = (small["images"].int() - whole["images"].int()).abs().float()
+    assert difference.mean() < 3
+    assert small["images"][0, 0, 10:30, 18:46].float().mean() > 245  # inside of the box
+    assert small["images"].is_contiguous(memory_format=torch.channels_last)
+
+
 def test_content_lies_at_the_top_left_and_zeros_elsewhere(root: Path) -> None:
     for batch in [*batches(module(root, zoom=0.3)), *module(root).val_dataloader()]:
         for image, (height, width) in zip(batch["images"], batch["sizes"].tolist(), strict=True):

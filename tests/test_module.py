@@ -220,6 +220,35 @@ def test_validation_reports_average_precision(tmp_path: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("parts", ["losses", "all"])
+def test_a_compiled_step_equals_an_eager_one(parts: Any) -> None:
+    """Same loss, gradients and names of weights; every group of objects compiles once."""
+    torch._dynamo.reset()
+    eager, compiled = detector(), detector()
+    compiled.load_state_dict(eager.state_dict())
+    compiled.compile_parts(parts)
+    assert list(compiled.state_dict()) == list(eager.state_dict())
+    batch = next(iter(Data().train_dataloader()))
+    for model in (eager, compiled):
+        losses, _ = model.losses(model.net(batch["images"], batch["sizes"]), batch)
+        torch.stack(list(losses.values())).sum().backward()
+    for (name, one), other in zip(eager.named_parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(other.grad, one.grad, atol=1e-5, rtol=1e-3, msg=name)
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    padding = {name: batch[name] for name in ("boxes", "labels", "ignore", "valid")}
+    for times in (2, 4, 8, 16):
+        larger = {name: torch.cat([value] * times, 1) for name, value in padding.items()}
+        larger["valid"][:, padding["valid"].shape[1] :] = False
+        with torch.no_grad():
+            predictions = eager.net(batch["images"], batch["sizes"])
+            one, _ = eager.losses(predictions, {**batch, **larger})
+            other, _ = compiled.losses(predictions, {**batch, **larger})
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-4)
+    assert counters["stats"]["unique_graphs"] <= 4
+
+
+@pytest.mark.slow
 def test_net_and_criterion_compile_into_one_graph() -> None:
     model, batch = detector(), next(iter(Data().train_dataloader()))
 

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from losses import FocalLoss, SmoothL1Loss
-from scripts import plot_losses, time_evaluation, time_losses, time_nms
+from scripts import (
+    benchmark,
+    plot_losses,
+    time_evaluation,
+    time_growth,
+    time_losses,
+    time_nms,
+)
 from tests.conftest import TINY
 
 
@@ -26,7 +33,7 @@ def test_whole_steps_of_every_loss_are_timed(tmp_path: Path) -> None:
     assert next(iter(steps)) == "FocalLoss + SmoothL1Loss"
     assert len(steps) == 5 + 9 - 1  # classification and box losses; the first pair has one of each
     few = dict(list(steps.items())[:2])
-    assert all(seconds > 0 for seconds in time_losses.take_turns(few, 1).values())
+    assert all(seconds > 0 for (seconds,) in time_losses.take_turns(few, 1).values())
 
 
 def test_suppression_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,6 +49,41 @@ def test_evaluation_is_timed_on_equal_figures(capsys: pytest.CaptureFixture[str]
     figures = [way(content, results) for way in time_evaluation.WAYS.values()]
     assert figures == pytest.approx([figures[0]] * len(figures), abs=1e-12)
     assert figures[0] > 0
+
+
+def test_the_benchmark_compares_like_with_like(capsys: pytest.CaptureFixture[str]) -> None:
+    """Both sides have as many weights, and the steps of both train."""
+    words = ["--size", "64", "--batch", "2", "--classes", "3", "--rounds", "1", "--images", "4"]
+    words += ["--device", "cpu", "--compile", "none", "--parts", "train", "inference", "loader"]
+    work = benchmark.Work(benchmark.arguments(words))
+    mine, other = work.ours("none").net, work.theirs()
+    counts = [sum(p.numel() for p in net.parameters()) for net in (mine, other)]
+    # torchvision's anchors come in three ratios and three sizes, too; its body has a classifier
+    # for ImageNet no more, as ours
+    assert counts[0] == counts[1]
+    found = benchmark.main(words)
+    printed = capsys.readouterr().out
+    assert "ours, DIoU-NMS" in printed
+    assert all(part in printed for part in benchmark.PARTS)
+    assert all(v > 0 for times in found["train"]["steps"].values() for v in times)
+    for name in benchmark.SIDES:
+        side = work.training(name)
+        total = side["matching and losses"](side["network"](side["data"](None)))
+        side["backward"](total)
+        before = float(total.detach())
+        side["optimizer"](None)
+        again = side["matching and losses"](side["network"](side["data"](None)))
+        assert float(again.detach()) != before
+
+
+def test_growth_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    words = ["--config", str(path), "--batches", "1", "2", "--objects", "1", "3"]
+    words += ["--epochs", "2", "--images", "4", "8", "--out", str(tmp_path / "growth.png")]
+    curves = time_growth.main(words)
+    assert [list(curve) for curve in curves.values()] == [[1, 2], [1, 3], [1, 2], [4, 8]]
+    assert "picture" in capsys.readouterr().out
 
 
 def test_examples_of_the_focal_paper() -> None:

@@ -8,7 +8,17 @@ import torch
 from PIL import Image
 
 from data import DataError
-from data.transforms import GRAY, Augmentation, InputSize, load_image, pad, place, resize
+from data.transforms import (
+    GRAY,
+    Augmentation,
+    InputSize,
+    Shape,
+    load_image,
+    pad,
+    place,
+    reduction,
+    resize,
+)
 
 RED, BLUE = (250, 10, 10), (10, 10, 250)
 NONE = np.zeros((0, 4), np.float32)
@@ -50,6 +60,39 @@ def test_the_rotation_mark_of_a_camera_is_ignored(tmp_path: Path) -> None:
     exif[0x0112] = 6  # turn by 90 degrees to look at it
     Image.new("RGB", (60, 40)).save(tmp_path / "x.jpg", exif=exif)
     assert load_image(tmp_path / "x.jpg").shape == (40, 60, 3)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+def test_a_jpeg_can_be_decoded_smaller(tmp_path: Path, factor: int) -> None:
+    """The same picture, red on the left and blue on the right; other files keep their size."""
+    picture = np.zeros((101, 150, 3), np.uint8)
+    picture[:, :75], picture[:, 75:] = (200, 20, 20), (20, 20, 200)
+    for name in ("x.jpg", "x.png"):
+        Image.fromarray(picture).save(tmp_path / name)
+    image = load_image(tmp_path / "x.jpg", factor)
+    assert image.shape == (-(-101 // factor), -(-150 // factor), 3)
+    edge = 75 // factor
+    for part, color in (
+        (image[:, : edge - 1], (200, 20, 20)),
+        (image[:, edge + 2 :], (20, 20, 200)),
+    ):
+        assert np.abs(part.reshape(-1, 3).mean(0) - color).max() < 3
+    assert load_image(tmp_path / "x.png", factor).shape == (101, 150, 3)
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "factor"),
+    [
+        ((480, 640), (240, 320), 2),  # exactly half
+        ((480, 640), (241, 320), 2),  # the width decides
+        ((480, 640), (241, 321), 1),
+        ((480, 640), (640, 640), 1),
+        ((4000, 3000), (640, 640), 4),  # 0.16: 1/8 would have to be enlarged
+        ((9000, 9000), (640, 640), 8),
+    ],
+)
+def test_no_image_is_decoded_smaller_than_needed(size: Shape, shape: Shape, factor: int) -> None:
+    assert reduction(size, shape) == factor
 
 
 @pytest.mark.parametrize("content", [b"", b"this is no image", None])

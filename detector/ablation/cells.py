@@ -3,6 +3,7 @@ SLURM and Ray put them. What is done is not done again, what was interrupted goe
 """
 
 import fcntl
+import importlib
 import json
 import os
 import shlex
@@ -281,6 +282,7 @@ def write_slurm(out: Path, cells: Sequence[Cell], jobs: int) -> Path:
 # Add what your cluster wants (partition, account, time, GPUs). A cell that is stopped goes on from
 # its last epoch when this is submitted again.
 name=$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {shlex.quote(str(out / "waiting.txt"))})
+cd {shlex.quote(os.getcwd())}
 # one task is one process: Lightning must not take the array for a distributed training
 unset SLURM_NTASKS SLURM_JOB_NAME
 exec {command}
@@ -291,10 +293,10 @@ exec {command}
 
 
 def run_ray(out: Path, cells: Sequence[Cell], jobs: int) -> None:
-    """Runs the cells as Ray tasks: on the cluster that RAY_ADDRESS names, or on this machine. `out`
-    and this repository must be at the same place everywhere."""
+    """Runs the cells as Ray tasks: on the cluster that RAY_ADDRESS names, or on this machine. The
+    folder it is called from and this repository must be at the same place everywhere."""
     try:
-        import ray
+        ray: Any = importlib.import_module("ray")
     except ModuleNotFoundError:
         raise UserError("--engine ray needs Ray: pip install 'ray>=2.40'") from None
     out = out.resolve()
@@ -306,15 +308,16 @@ def run_ray(out: Path, cells: Sequence[Cell], jobs: int) -> None:
         need["num_gpus"] = min(1.0, need["num_gpus"])
 
     @ray.remote(**need, max_retries=2)
-    def task(command: list[str], threads: str) -> None:
-        subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": threads}, check=False)
+    def task(command: list[str], folder: str, threads: str) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        subprocess.run(command, cwd=folder, env=environment, check=False)
 
-    threads = str(int(need["num_cpus"]))
+    here = os.getcwd(), str(int(need["num_cpus"]))
     progress = Progress(out, cells)
     began = time.monotonic()
     try:
         waiting = {
-            task.remote(cell_command(out, cell.name), threads): cell
+            task.remote(cell_command(out, cell.name), *here): cell
             for cell in cells
             if outcome(out, cell.name).state != "done"
         }
