@@ -215,7 +215,7 @@ def _help(
     lines = [usage.strip(), "", *(_row(name, option) for name, option in own.items()), ""]
     lines += [_row(f"--{names.get(key, key)}", option) for key, option in shown.items()]
     for slot in (slot for slot in CONTRACTS if slot in shown):
-        lines += ["", f"Losses for --{slot}, and their arguments:"]
+        lines.append(f"Losses for --{slot}, and their arguments:")
         for name, given in library_losses(slot).items():
             lines.append(
                 f"{name:<31}{', '.join(f'{k} {_brief(x.default)}' for k, x in given.items())}"

@@ -110,7 +110,8 @@ def number(text: str) -> Any:
 def run(cells: Sequence[Cell], out: Path, options: dict[str, Any]) -> None:
     """Trains what is not done, by the engine that was asked for; ends the program where the rest is
     for others to do."""
-    from detector.ablation.cells import outcome, run_all, run_ray, visible_gpus, write_slurm
+    from detector.ablation.cells import outcome
+    from detector.ablation.engines import run_all, run_ray, visible_gpus, write_slurm
 
     waiting = [cell for cell in cells if outcome(out, cell.name).state != "done"]
     if len(waiting) < len(cells):

@@ -17,7 +17,9 @@ import pytorch_lightning as pl
 import torch
 
 from detector.ablation import cells as cells_module
-from detector.ablation.cells import epochs_done, outcome, run_cell, share, write_slurm
+from detector.ablation import engines
+from detector.ablation.cells import epochs_done, outcome, run_cell
+from detector.ablation.engines import share, write_slurm
 from detector.ablation.grid import Axis, check_fairness, differences, make_cells, point_name
 from detector.ablation.summary import latex
 from detector.config import UserError
@@ -80,7 +82,8 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "scripts").mkdir(parents=True)
     (folder / "train.py").write_text(STAND_IN_TRAIN)
     (folder / "eval.py").write_text(STAND_IN_EVAL)
-    monkeypatch.setattr(cells_module, "ROOT", folder)
+    for module in (cells_module, engines):
+        monkeypatch.setattr(module, "ROOT", folder)
     return folder
 
 
@@ -434,10 +437,33 @@ def test_losses_start_from_the_same_weights(tiny: list[str], tmp_path: Path) -> 
                 assert torch.equal(value, found), name
 
 
-@pytest.mark.slow
-def test_real_cells_see_the_same_images_and_survive_a_kill(
-    tiny: list[str], tmp_path: Path, capsys: Any
+def test_losses_see_the_same_images_in_the_same_order(
+    tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Augmented pixels, boxes and ids of every training batch, of real trainings."""
+    import train
+    from detector.module import Detector
+
+    seen: list[list[torch.Tensor]] = []
+    step = Detector.training_step
+
+    def watched(self: Any, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        seen[-1] += [batch[name].clone() for name in ("image_ids", "images", "boxes")]
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(Detector, "training_step", watched)
+    words = [*tiny, "--trainer.max_epochs", "2", "--data.color", "0.5", "--data.zoom", "0.3"]
+    axes = [Axis("model.class_loss", ["FocalLoss", "SoftmaxCrossEntropy"])]
+    for cell in grid([*words, "--data.label_noise", "0.3"], tmp_path, *axes):
+        seen.append([])
+        train.train(cell.config, "cell")
+    assert len(seen[0]) == 3 * 2 * 4
+    for one, other in zip(*seen, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.slow
+def test_real_cells_survive_a_kill(tiny: list[str], tmp_path: Path, capsys: Any) -> None:
     """Two losses x one seed, real trainings: killed after the first epoch of the second cell, the
     table is that of an uninterrupted ablation to the last digit."""
     words = [*tiny, *LOSSES, "--trainer.max_epochs", "4"]

@@ -1,0 +1,184 @@
+"""Where cells run: here, one per GPU or share of the cores, or wherever SLURM and Ray put them."""
+
+import importlib
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from tqdm import tqdm
+
+from detector.ablation.cells import ROOT, Outcome, epochs_done, outcome, run_cell
+from detector.ablation.grid import Cell
+from detector.config import UserError
+
+
+def run_all(out: Path, cells: Sequence[Cell], jobs: int, gpus: Sequence[str]) -> None:
+    """Runs the cells on this machine, `jobs` at a time, each on a GPU of `gpus` or a share of the
+    cores, under one bar. A second Ctrl-C is not needed: the cells get the first one, too."""
+    shares: SimpleQueue[dict[str, str]] = SimpleQueue()
+    for number in range(jobs):
+        shares.put(share(number, jobs, gpus))
+    progress = Progress(out, cells)
+
+    def work(cell: Cell) -> None:
+        mine = shares.get()
+        try:
+            began = time.monotonic()
+            progress.tell(cell, run_cell(out, cell.name, mine), time.monotonic() - began)
+        finally:
+            shares.put(mine)
+
+    waiting = [cell for cell in cells if outcome(out, cell.name).state != "done"]
+    with progress, ThreadPoolExecutor(jobs) as pool:
+        tasks = [pool.submit(work, cell) for cell in waiting]
+        try:
+            for task in tasks:
+                task.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def share(number: int, jobs: int, gpus: Sequence[str]) -> dict[str, str]:
+    """The environment of one of `jobs` places. One job alone has the whole machine."""
+    if gpus and jobs > 1:
+        return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]}
+    if jobs == 1:
+        return {}
+    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that jobs can be given."""
+    import torch
+
+    names = os.environ.get("CUDA_VISIBLE_DEVICES")
+    every = names.split(",") if names else [str(k) for k in range(torch.cuda.device_count())]
+    return every if torch.cuda.is_available() else []
+
+
+class Progress:
+    """One bar for all cells, counted in epochs, with the time left; plain lines without a terminal.
+    The bar reads what the cells write, so that it does not matter where they run."""
+
+    def __init__(self, out: Path, cells: Sequence[Cell]) -> None:
+        self.out, self.cells = out, cells
+        self.total = sum(cell.config["trainer"]["max_epochs"] for cell in cells)
+        self.done = sum(outcome(out, cell.name).state == "done" for cell in cells)
+        self.began, self.before = time.monotonic(), self._epochs()
+        self.over = threading.Event()
+        self.bar = tqdm(
+            total=self.total, initial=self.before, unit="epoch", disable=None, desc="ablation"
+        )
+
+    def _epochs(self) -> int:
+        return sum(epochs_done(self.out / "cells" / cell.name) for cell in self.cells)
+
+    def __enter__(self) -> "Progress":
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join()
+        self.bar.close()
+
+    def _watch(self) -> None:
+        while not self.over.wait(2):
+            self.bar.update(self._epochs() - self.bar.n)
+
+    def tell(self, cell: Cell, found: Outcome, seconds: float) -> None:
+        """A line for a cell that is over."""
+        self.done += found.state == "done"
+        now = self._epochs()
+        each = (time.monotonic() - self.began) / max(1, now - self.before)
+        what = f"AP {found.result['AP']:.3f}" if found.state == "done" else found.reason
+        what = f"FAILED: {what}" if found.state == "failed" else what
+        text = f"[{self.done}/{len(self.cells)}] {cell.name}: {what}, {seconds / 60:.1f} min"
+        tqdm.write(f"{text}; about {each * (self.total - now) / 60:.0f} min left")
+        sys.stdout.flush()
+
+
+def cell_command(out: Path, name: str) -> list[str]:
+    """The command that runs one cell, for engines that start processes elsewhere."""
+    return [
+        sys.executable,
+        str(ROOT / "scripts" / "ablate.py"),
+        "--cell",
+        name,
+        "--out",
+        str(out),
+    ]
+
+
+def write_slurm(out: Path, cells: Sequence[Cell], jobs: int) -> Path:
+    """A script for sbatch with one array task for each cell that is not done."""
+    names = [cell.name for cell in cells if outcome(out, cell.name).state != "done"]
+    out = out.resolve()
+    (out / "waiting.txt").write_text("\n".join(names) + "\n")
+    command = shlex.join(cell_command(out, "NAME")).replace("NAME", '"$name"')
+    gpu = "#SBATCH --gres=gpu:1\n" if visible_gpus() else ""
+    text = f"""#!/bin/bash
+#SBATCH --job-name=ablation
+#SBATCH --array=1-{len(names)}%{jobs}
+#SBATCH --cpus-per-task=4
+{gpu}#SBATCH --requeue
+#SBATCH --output={out}/logs/slurm_%a.txt
+# Add what your cluster wants (partition, account, time, GPUs). A cell that is stopped goes on from
+# its last epoch when this is submitted again.
+name=$(sed -n "${{SLURM_ARRAY_TASK_ID}}p" {shlex.quote(str(out / "waiting.txt"))})
+cd {shlex.quote(os.getcwd())}
+# one task is one process: Lightning must not take the array for a distributed training
+unset SLURM_NTASKS SLURM_JOB_NAME
+exec {command}
+"""
+    path = out / "slurm.sh"
+    path.write_text(text)
+    return path
+
+
+def run_ray(out: Path, cells: Sequence[Cell], jobs: int) -> None:
+    """Runs the cells as Ray tasks: on the cluster that RAY_ADDRESS names, or on this machine. The
+    folder it is called from and this repository must be at the same place everywhere."""
+    try:
+        ray: Any = importlib.import_module("ray")
+    except ModuleNotFoundError:
+        raise UserError("--engine ray needs Ray: pip install 'ray>=2.40'") from None
+    out = out.resolve()
+    ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, logging_level="warning")
+    resources = ray.cluster_resources()
+    need: dict[str, float] = {"num_cpus": max(1, int(resources.get("CPU", 1) // jobs))}
+    if resources.get("GPU"):
+        need = {"num_cpus": 1, "num_gpus": max(resources["GPU"] / jobs, 0.01)}
+        need["num_gpus"] = min(1.0, need["num_gpus"])
+
+    @ray.remote(**need, max_retries=2)
+    def task(command: list[str], folder: str, threads: str) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        subprocess.run(command, cwd=folder, env=environment, check=False)
+
+    here = os.getcwd(), str(int(need["num_cpus"]))
+    progress = Progress(out, cells)
+    began = time.monotonic()
+    try:
+        waiting = {
+            task.remote(cell_command(out, cell.name), *here): cell
+            for cell in cells
+            if outcome(out, cell.name).state != "done"
+        }
+        with progress:
+            while waiting:
+                (ready,), _ = ray.wait(list(waiting))
+                cell = waiting.pop(ready)
+                progress.tell(cell, outcome(out, cell.name), time.monotonic() - began)
+    finally:
+        ray.shutdown()
