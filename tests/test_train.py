@@ -1,8 +1,8 @@
 """The real commands: train, resume, evaluate, and the mistakes people make."""
 
 import contextlib
-import io
 import importlib.util
+import io
 import json
 import os
 import shutil
