@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -64,12 +65,14 @@ class Bar(TQDMProgressBar):
 
 
 def peak_memory() -> float:
-    """GiB that this process has had at most: of tensors on the GPU, or without one of RAM."""
+    """GiB that this process has had at most: of tensors on the GPU, or without one of RAM; nan
+    where the system does not say. (getrusage would count what started the process, too.)"""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
-    import resource  # Windows lacks it
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    peaks = [line.split()[1] for line in lines if line.startswith("VmHWM")]
+    return int(peaks[0]) / 2**20 if peaks else math.nan
 
 
 class GradientPictures(Callback):
