@@ -4,6 +4,7 @@ A typo is answered at once, because nothing that imports torch is imported here.
 options.py, files and command line are read by sources.py, losses are looked up by signatures.py.
 """
 
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -44,12 +45,15 @@ def one_line_errors() -> Iterator[None]:
 
     Whatever has the attribute `user_error` counts, and a package that is not installed. A
     DataLoader worker wraps its error into a traceback, of which the last line is the message.
-    Ctrl-C is exit status 130 without a word.
+    Ctrl-C is exit status 130 without a word, and so is 141 where nobody reads on (`| head`).
     """
     try:
         yield
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes
+        raise SystemExit(141) from None
     except ModuleNotFoundError as error:
         print("error:", not_installed(error.name), file=sys.stderr)
         raise SystemExit(2) from None

@@ -153,6 +153,7 @@ def tune(
 
 
 def report(
+    truth: dict[str, Any],
     cells: list[Cell],
     axes: list[Axis],
     tuned: list[str],
@@ -175,7 +176,6 @@ def report(
     fairness = check_fairness(cells, [cell.config for cell in cells], tuned)
     ran = [load(out / "cells" / cell.name / "config.yaml") for cell in done]
     check_fairness(done, [{**tree, "run": None} for tree in ran], tuned)  # as they really ran
-    truth = ground_truth(ran[0])
     bar = tqdm(done, "comparing", unit="cell", disable=None, leave=False)
     matches = {cell.name: matched(truth, out / "cells" / cell.name) for cell in bar}
     weights = image_weights(len(truth["images"]), options["--draws"])
@@ -275,6 +275,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         tuned = tuned_keys(axes) if options["--tune"] else []
         cells = make_cells(shared, axes, seeds, out)
         check_fairness(cells, [cell.config for cell in cells])
+        truth = ground_truth(cells[0].config)  # what is wrong with the data is told before training
         plan = {"axes": [axis.key for axis in axes], "tuned": tuned}
         if tuned:
             prepare(out, plan, [])
@@ -282,7 +283,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         prepare(out, plan, cells)
         print(*check_fairness(cells, [cell.config for cell in cells], tuned), sep="\n", flush=True)
         run(cells, out, options)
-        report(cells, axes, tuned, out, options, f"python scripts/ablate.py {shlex.join(words)}")
+        report(
+            truth, cells, axes, tuned, out, options, f"python scripts/ablate.py {shlex.join(words)}"
+        )
 
 
 if __name__ == "__main__":

@@ -167,6 +167,7 @@ def test_cells_differ_in_nothing_but_the_axes(tiny: list[str], tmp_path: Path) -
         ([*LOSSES, "--run", "x"], "an ablation takes --out FOLDER"),
         ([*LOSSES, "--tune", "--vary", "optimizer.lr", "1", "2"], "--tune chooses optimizer.lr"),
         (["focal", *LOSSES], "unexpected 'focal'"),
+        ([*LOSSES, "--data.val", "nope"], "cannot read the annotations"),
     ],
 )
 def test_mistakes_are_one_line_before_anything_trains(

@@ -249,7 +249,7 @@ def test_a_batch_has_one_shape_and_keeps_to_one_orientation() -> None:
     input_size = InputSize(None, short=[64, 96], long=120)
     batch_sampler = Batches(sizes, input_size, 6, shuffle=True)
     assert len(batch_sampler) == 3 + 1  # of 20 and of 10 images
-    shorts = set()
+    shorts, shapes = set(), set()
     for epoch in range(3):
         batch_sampler.set_epoch(epoch)
         lists = list(batch_sampler)
@@ -261,7 +261,9 @@ def test_a_batch_has_one_shape_and_keeps_to_one_orientation() -> None:
             for index, of_epoch, _ in batch:
                 assert (sizes[index, 0] > sizes[index, 1]) == (height > width)
                 assert of_epoch == epoch
+            shapes.add((height, width))
     assert shorts == {64, 96}
+    assert shapes <= {(64, 120), (120, 64), (96, 120), (120, 96)}  # each is compiled once
 
 
 def test_validation_in_two_orientations_shows_every_image_once_at_the_largest_size(
