@@ -240,7 +240,7 @@ def show(
 
     figures = {}
     try:
-        figures = {"Effects": draw_effects(found), "Curves": draw_curves(out, cells)}
+        figures = {"Effects": draw_effects(found), "Curves": draw_curves(out, cells, found.axes)}
         for name, figure in figures.items():
             figure.savefig(out / f"{name.lower()}.png", dpi=110)
     except ModuleNotFoundError:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from detector.ablation.cells import Outcome
-from detector.ablation.grid import Cell, flatten
+from detector.ablation.grid import Axis, Cell, flatten
 from detector.ablation.summary import Summary, conditions_table, name_of, table
 
 STYLE = """
@@ -47,7 +47,7 @@ def draw_effects(summary: Summary) -> Any:
         gaps.plot([one.low, one.high], [place] * 2, color=color, linewidth=3, solid_capstyle="butt")
         gaps.plot(one.difference, place, "o", color=color, markersize=7)
     gaps.axvline(0, color="black", linewidth=1)
-    dots.set_yticks(range(len(rows)), [name_of(row.point) for row in rows])
+    dots.set_yticks(range(len(rows)), [name_of(row.point, summary.axes) for row in rows])
     dots.invert_yaxis()
     dots.set(title="AP of every seed, and the mean", xlabel="AP")
     gaps.set(title="Difference to the baseline, 95 %", xlabel="difference in AP")
@@ -55,7 +55,7 @@ def draw_effects(summary: Summary) -> Any:
     return figure
 
 
-def draw_curves(out: Path, cells: Sequence[Cell]) -> Any:
+def draw_curves(out: Path, cells: Sequence[Cell], axes: Sequence[Axis]) -> Any:
     """AP and AP50 against epochs, the mean over seeds and a band from the lowest to the highest."""
     from matplotlib.figure import Figure
 
@@ -76,7 +76,9 @@ def draw_curves(out: Path, cells: Sequence[Cell]) -> Any:
             values = np.array([[curve[epoch] for epoch in epochs] for curve in curves])
             style = {"color": COLORS[number % len(COLORS)]}
             dashed = ("-", "--", ":", "-.")[number // len(COLORS) % 4]
-            panel.plot(epochs, values.mean(0), dashed, marker=".", label=name_of(point), **style)
+            panel.plot(
+                epochs, values.mean(0), dashed, marker=".", label=name_of(point, axes), **style
+            )
             panel.fill_between(epochs, values.min(0), values.max(0), alpha=0.15, **style)
         panel.set(title=f"{key} on the validation images", xlabel="epoch", ylabel=key)
         panel.set_ylim(bottom=0)

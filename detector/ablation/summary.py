@@ -12,6 +12,7 @@ from detector.ablation.cells import Outcome
 from detector.ablation.effects import Effect, Sample, effect, holm, smallest
 from detector.ablation.grid import Axis, Cell, label
 from detector.matches import Matches, mean_precision
+from detector.signatures import CONTRACTS
 
 Point = tuple[str, ...]  # a value of every axis
 RISING = 0.01  # AP gained in the last quarter of training from which it is said
@@ -118,8 +119,15 @@ def _first_conditions(point: Point, axes: Sequence[Axis]) -> Point:
     )
 
 
-def name_of(point: Point) -> str:
-    return " + ".join(point)
+def name_of(point: Point, axes: Sequence[Axis]) -> str:
+    """A loss by its name alone, anything else with the last part of its key."""
+    pairs = zip(axes, point, strict=True)
+    return " + ".join(v if a.key in CONTRACTS else f"{short(a)} {v}" for a, v in pairs)
+
+
+def short(axis: Axis) -> str:
+    """The last part of its key, as heads of tables and names have it."""
+    return axis.key.rpartition(".")[2]
 
 
 def _notes(
@@ -129,7 +137,7 @@ def _notes(
     missing: Mapping[str, str],
     weights: np.ndarray,
 ) -> list[str]:
-    base = name_of(_baseline(rows[0].point, axes))
+    base = name_of(_baseline(rows[0].point, axes), axes)
     notes = [
         f"AP is that of the last epoch, mean ± standard deviation over {len(seeds)} seeds. "
         f"Differences are to {base} (under the same conditions), paired by seed and image, with "
@@ -142,7 +150,7 @@ def _notes(
     effects = [row.to_baseline for row in rows]
     for verdict in ("higher", "lower", "no difference shown"):
         names = [
-            name_of(row.point)
+            name_of(row.point, axes)
             for row in rows
             if row.to_baseline is not None and row.to_baseline.verdict == verdict
         ]
@@ -163,7 +171,7 @@ def _notes(
             "better method from a luckier run."
         )
     rising = {
-        name_of(row.point): float(np.mean(row.figures["rise"]))
+        name_of(row.point, axes): float(np.mean(row.figures["rise"]))
         for row in rows
         if row.figures["rise"] and np.mean(row.figures["rise"]) > RISING
     }
@@ -180,7 +188,7 @@ def _notes(
 
 def table(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """Heads and cells of the main table, as text."""
-    heads = [axis.key.rpartition(".")[2] for axis in summary.axes]
+    heads = [short(axis) for axis in summary.axes]
     heads += ["seeds", "AP", "AP50", "difference in AP", "p", "verdict"]
     heads += ["ms/step", "GiB", "late rise"]
     lines = []
@@ -201,7 +209,7 @@ def table(summary: Summary) -> tuple[list[str], list[list[str]]]:
 
 def conditions_table(summary: Summary) -> tuple[list[str], list[list[str]]]:
     """What the conditions do to each method; no lines where there are none."""
-    heads = [axis.key.rpartition(".")[2] for axis in summary.axes]
+    heads = [short(axis) for axis in summary.axes]
     heads += ["change of AP", "more than the baseline's", "p", "verdict"]
     lines = []
     for row in summary.rows:
