@@ -102,6 +102,7 @@ def test_one_seed_has_the_luck_of_images_only() -> None:
     assert found is not None
     assert found.training == 0
     assert found.images > 0
+    assert found._replace(adjusted=0.0).verdict == "one seed, not judged"
 
 
 def test_the_same_detections_differ_by_nothing() -> None:

@@ -44,7 +44,9 @@ class Effect(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """What may be said when all comparisons are looked at together."""
+        """What may be said when all comparisons are looked at together; of one seed nothing."""
+        if self.seeds == 1:
+            return "one seed, not judged"
         if not self.adjusted < LEVEL:
             return "no difference shown"
         return "higher" if self.difference > 0 else "lower"

@@ -138,11 +138,18 @@ def _notes(
     weights: np.ndarray,
 ) -> list[str]:
     base = name_of(_baseline(rows[0].point, axes), axes)
+    one, images = len(seeds) == 1, weights.shape[1]
     notes = [
-        f"AP is that of the last epoch, mean ± standard deviation over {len(seeds)} seeds. "
-        f"Differences are to {base} (under the same conditions), paired by seed and image, with "
-        "95 % intervals for both kinds of luck, that of training and that of the "
-        f"{weights.shape[1]} images; p is corrected for the number of comparisons (Holm)."
+        f"AP is that of the last epoch, {'of' if one else 'mean ± standard deviation over'} "
+        f"{len(seeds)} seed{'' if one else 's'}. Differences are to {base} (under the same "
+        "conditions), paired by seed and image, with 95 % intervals for "
+        + (
+            f"the luck of the {images} images. That of training is not in them: of one seed "
+            "nothing here tells a better method from a luckier run."
+            if one
+            else f"both kinds of luck, that of training and that of the {images} images; p is "
+            "corrected for the number of comparisons (Holm)."
+        )
     ]
     if missing:
         listed = "; ".join(f"{name} {why}" for name, why in missing.items())
@@ -160,15 +167,10 @@ def _notes(
         if names:
             notes.append(f"{what[0].upper()}{what[1:]}: {', '.join(names)}.")
     least = smallest(effects)
-    if not math.isnan(least):
+    if not one and not math.isnan(least):
         notes.append(
             f"With {len(seeds)} seeds a difference of {least:.3f} AP would have been found in 4 of "
             "5 such ablations; smaller ones may well exist."
-        )
-    if len(seeds) == 1:
-        notes.append(
-            "With one seed the luck of training is not in the intervals: nothing here tells a "
-            "better method from a luckier run."
         )
     rising = {
         name_of(row.point, axes): float(np.mean(row.figures["rise"]))
@@ -214,10 +216,7 @@ def conditions_table(summary: Summary) -> tuple[list[str], list[list[str]]]:
     lines = []
     for row in summary.rows:
         if row.change is not None:
-            change = (
-                f"{row.change.difference:+.3f} ({row.change.low:+.3f} to {row.change.high:+.3f})"
-            )
-            lines.append([*row.point, change, *_compared(row.more)])
+            lines.append([*row.point, _interval(row.change), *_compared(row.more)])
     return heads, lines
 
 
@@ -230,8 +229,11 @@ def _compared(one: Effect | None) -> list[str]:
     if one is None:
         return ["the baseline", "", ""]
     p = f"{one.adjusted:.3f}" if one.adjusted >= 0.001 else "< 0.001"
-    interval = f"{one.difference:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
-    return [interval, p, one.verdict]
+    return [_interval(one), p if one.seeds > 1 else "", one.verdict]
+
+
+def _interval(one: Effect) -> str:
+    return f"{one.difference:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
 
 
 def markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
