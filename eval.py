@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from detector.config import one_line_errors, parse
+from detector.config import one_line_errors, parse, write
 from detector.options import Natural, Option
 
 USAGE = """python eval.py RUN [--checkpoint best|last|FILE] [--out FILE] [--key value ...]
@@ -179,9 +179,8 @@ def compare_suppression(config: dict[str, Any], own: dict[str, Any]) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     plain = json.loads(json.dumps(content), parse_constant=lambda _: None)  # JSON knows no nan
-    path.write_text(json.dumps(plain, indent=None if isinstance(content, list) else 1))
+    write(path, json.dumps(plain, indent=None if isinstance(content, list) else 1))
 
 
 def for_evaluation(trainer: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from detector.config import one_line_errors, parse, save
+from detector.config import one_line_errors, parse, save, write
 
 USAGE = """python train.py --config FILE [--config OVERLAY] [--key value ...]
 
@@ -145,9 +145,7 @@ def add_metrics(run: Path, line: dict[str, float]) -> None:
     before = json.loads(path.read_text())["epochs"] if path.is_file() else []
     epochs = [other for other in before if other["epoch"] < line["epoch"]] + [line]
     best = max(epochs, key=lambda other: other.get("val/AP", -1))
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({"best": best, "epochs": epochs}, indent=1))
-    partial.replace(path)  # at once, so that a kill leaves a whole file
+    write(path, json.dumps({"best": best, "epochs": epochs}, indent=1))
 
 
 if __name__ == "__main__":

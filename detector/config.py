@@ -22,7 +22,7 @@ from detector.signatures import (
 )
 from detector.sources import Given, Source, UserError, checked, dump, placed, read, split
 
-__all__ = ["UserError", "load", "make_loss", "one_line_errors", "parse", "save"]
+__all__ = ["UserError", "load", "make_loss", "one_line_errors", "parse", "save", "write"]
 
 # Arguments of Lightning's Trainer that train.py sets itself
 OURS = (
@@ -113,7 +113,15 @@ def load(path: str | Path) -> dict[str, Any]:
 
 def save(tree: dict[str, Any], path: str | Path) -> None:
     """Writes a tree that `load` reads back equal."""
-    Path(path).write_text(dump(tree), encoding="utf-8")
+    write(Path(path), dump(tree))
+
+
+def write(path: Path, text: str) -> None:
+    """A text file, at once, so that a kill leaves the whole of the old or of the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 def make_loss(spec: Mapping[str, Any]) -> Any:

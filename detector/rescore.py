@@ -135,7 +135,7 @@ def compare_all(
         figures = coco_figures(ground_truth, rows, full=False, image_ids=candidates).summary
         against = None
         if weights is not None:
-            drawn = resampled([match_all(ground_truth, rows, candidates)], weights)[0]
+            drawn = resampled(match_all(ground_truth, rows, candidates), weights)[0]
             if first is None:
                 first = drawn
             else:

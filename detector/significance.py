@@ -1,6 +1,7 @@
-"""Is a difference of average precision real? Paired bootstrap over images, and over seeds."""
+"""Is a difference of average precision between two runs real? Paired bootstrap over images. (That
+between methods, of several seeds each: `detector.ablation.effects`.)"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -30,21 +31,14 @@ def image_weights(images: int, draws: int, seed: int = 0) -> np.ndarray:
     return random.multinomial(images, np.full(images, 1 / images), size=draws)
 
 
-def resampled(runs: Sequence[Run], weights: np.ndarray, seed: int = 0) -> np.ndarray:
-    """AP and AP50 (2, B) of the mean of some runs (the seeds of one method) for every draw of
-    images. Several seeds are drawn anew, too; with the same `seed` the draws of another method with
-    as many seeds are paired with these."""
-    each = np.array([mean_precision(run, weights) for run in runs])  # (S, 2, B)
-    if len(runs) == 1:
-        return each[0]
-    random = np.random.default_rng([seed, 1])
-    chosen = random.integers(len(runs), size=(len(runs), weights.shape[0]))  # (S, B)
-    return np.take_along_axis(each, chosen[:, None], axis=0).mean(axis=0)
+def resampled(run: Run, weights: np.ndarray) -> np.ndarray:
+    """AP and AP50 (2, B) of a run for every draw of images."""
+    return np.array(mean_precision(run, weights))
 
 
-def whole(runs: Sequence[Run]) -> np.ndarray:
-    """AP and AP50 (2,) of the mean of some runs on all images."""
-    return np.mean([np.array(mean_precision(run))[:, 0] for run in runs], axis=0)
+def whole(run: Run) -> np.ndarray:
+    """AP and AP50 (2,) of a run on all images."""
+    return np.array(mean_precision(run))[:, 0]
 
 
 def interval(difference: float, draws: np.ndarray) -> Interval:

@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from detector.ablation.grid import Axis, Cell, check_fairness, make_cells
 from detector.ablation.tuning import best, candidates, tuned_keys
-from detector.config import UserError, load, one_line_errors
+from detector.config import UserError, one_line_errors
 from detector.options import Count, Natural, near
-from detector.sources import COMMAND_LINE, Given, checked
+from detector.sources import COMMAND_LINE, Given, checked, typed
 
 USAGE = """python scripts/ablate.py --config FILE --class_loss A B ... [--seeds 0 1 2] [--out DIR]
 
@@ -77,7 +77,7 @@ def words_of(argv: Sequence[str]) -> tuple[dict[str, Any], list[Axis], list[int]
                 raise UserError("--vary needs a key and its values")
             axes.append(Axis(values[0], values[1:]))
         elif flag == "--seeds":
-            seeds = [checked(flag, Given(number(v), COMMAND_LINE), Natural) for v in values]
+            seeds = [checked(flag, Given(typed(v, int), COMMAND_LINE), Natural) for v in values]
         elif flag == "--tune":
             options[flag] = True
             if values:
@@ -86,8 +86,7 @@ def words_of(argv: Sequence[str]) -> tuple[dict[str, Any], list[Axis], list[int]
             if len(values) != 1:
                 raise UserError(f"{flag} needs one value, not {len(values)}")
             kind = SINGLE[flag][0]
-            value = values[0] if kind is str else number(values[0])
-            options[flag] = checked(flag, Given(value, COMMAND_LINE), kind)
+            options[flag] = checked(flag, Given(typed(values[0], kind), COMMAND_LINE), kind)
         elif "." not in flag and flag not in ("--config", "--seed", "--run", "--resume"):
             known = [*SHORT, "--vary", "--seeds", "--tune", *SINGLE]
             raise UserError(
@@ -101,10 +100,6 @@ def words_of(argv: Sequence[str]) -> tuple[dict[str, Any], list[Axis], list[int]
     if options["--engine"] not in ENGINES:
         raise UserError(f"--engine is one of {', '.join(ENGINES)}, not {options['--engine']}")
     return options, axes, seeds, shared
-
-
-def number(text: str) -> Any:
-    return int(text) if text.lstrip("-").isdecimal() else text
 
 
 def run(cells: Sequence[Cell], out: Path, options: dict[str, Any]) -> None:
@@ -133,7 +128,7 @@ def tune(
 ) -> dict[str, list[str]]:
     """Runs the search and returns what it chose for every point; table in out/tuning/table.md."""
     from detector.ablation.cells import outcome, prepare
-    from detector.ablation.summary import markdown, plain
+    from detector.ablation.tables import markdown, plain
 
     folder, keys = out / "tuning", tuned_keys(axes)
     cells, choices = candidates(shared, axes, seed, folder)
@@ -152,63 +147,6 @@ def tune(
     return chosen
 
 
-def report(
-    truth: dict[str, Any],
-    cells: list[Cell],
-    axes: list[Axis],
-    tuned: list[str],
-    out: Path,
-    options: dict[str, Any],
-    command: str,
-) -> None:
-    """Tables, pictures and pages of what is done."""
-    from tqdm import tqdm
-
-    from detector.ablation import summary as summaries
-    from detector.ablation.cells import outcome
-    from detector.significance import image_weights
-
-    outcomes = {cell.name: outcome(out, cell.name) for cell in cells}
-    summaries.write_csv(out / "results.csv", cells, outcomes)
-    done = [cell for cell in cells if outcomes[cell.name].state == "done"]
-    if not done:
-        raise UserError(f"no cell is done yet, so there is nothing to tell; see {out / 'logs'}")
-    fairness = check_fairness(cells, [cell.config for cell in cells], tuned)
-    ran = [load(out / "cells" / cell.name / "config.yaml") for cell in done]
-    check_fairness(done, [{**tree, "run": None} for tree in ran], tuned)  # as they really ran
-    bar = tqdm(done, "comparing", unit="cell", disable=None, leave=False)
-    matches = {cell.name: matched(truth, out / "cells" / cell.name) for cell in bar}
-    weights = image_weights(len(truth["images"]), options["--draws"])
-    found = summaries.summarize(axes, cells, outcomes, matches, weights)
-    found.notes.append(tuning_note(tuned))
-    if options["--jobs"] > 1:
-        found.notes.append(
-            f"{options['--jobs']} cells ran side by side: times are those of a shared machine."
-        )
-    parts = [summaries.markdown(*summaries.table(found))]
-    changes = summaries.conditions_table(found)
-    parts += [summaries.markdown(*changes)] if changes[1] else []
-    text = "\n\n".join(
-        [*parts, *found.notes, "```\n" + "\n".join(fairness) + "\n```", f"`{command}`"]
-    )
-    (out / "table.md").write_text(text + "\n")
-    (out / "table.tex").write_text(summaries.latex(*summaries.table(found)))
-    print("\n" + summaries.plain(*summaries.table(found)))
-    if changes[1]:
-        print("\n" + summaries.plain(*changes))
-    print("", *found.notes, sep="\n")
-    show(out, cells, outcomes, found, fairness, command, text)
-
-
-def tuning_note(tuned: Sequence[str]) -> str:
-    if tuned:
-        return f"{' and '.join(tuned)} were tuned for each, on images set apart from training."
-    return (
-        "Learning rate and loss weights are the same for all, not tuned for each (--tune): a loss "
-        "with larger or smaller gradients may be judged by that."
-    )
-
-
 def ground_truth(config: dict[str, Any]) -> dict[str, Any]:
     """What all cells are judged by."""
     from data.datamodule import DataModule
@@ -216,44 +154,6 @@ def ground_truth(config: dict[str, Any]) -> dict[str, Any]:
     data = DataModule(**config["data"], seed=config["seed"])
     data.setup("validate")
     return data.ground_truth()
-
-
-def matched(truth: dict[str, Any], folder: Path) -> Any:
-    import json
-
-    from detector.matches import match_all
-
-    return match_all(truth, json.loads((folder / "eval" / "detections.json").read_text()))
-
-
-def show(
-    out: Path,
-    cells: list[Cell],
-    outcomes: dict[str, Any],
-    found: Any,
-    fairness: list[str],
-    command: str,
-    text: str,
-) -> None:
-    """Pictures, the page, TensorBoard; a missing matplotlib costs the pictures only."""
-    from detector.ablation.page import draw_curves, draw_effects, log_tensorboard, write_page
-
-    figures = {}
-    try:
-        figures = {"Effects": draw_effects(found), "Curves": draw_curves(out, cells, found.axes)}
-        for name, figure in figures.items():
-            figure.savefig(out / f"{name.lower()}.png", dpi=110)
-    except ModuleNotFoundError:
-        print("pictures: need matplotlib, pip install matplotlib")
-    pictures = {
-        f"Gradient norms: {cell.name}": picture
-        for cell in cells
-        if (picture := out / "cells" / cell.name / "gradients.png").is_file()
-    }
-    write_page(out / "index.html", out.name, command, found, fairness, figures, pictures)
-    log_tensorboard(out, cells, outcomes, text, figures)
-    print(f"\ntables: {out / 'table.md'}, table.tex, results.csv; page: {out / 'index.html'}")
-    print(f"tensorboard --logdir {out}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -271,6 +171,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"{options['--cell']}: {found.state} {found.reason}")
             raise SystemExit(0 if found.state == "done" else 1)
         from detector.ablation.cells import prepare
+        from detector.ablation.report import report
 
         tuned = tuned_keys(axes) if options["--tune"] else []
         cells = make_cells(shared, axes, seeds, out)
@@ -283,9 +184,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         prepare(out, plan, cells)
         print(*check_fairness(cells, [cell.config for cell in cells], tuned), sep="\n", flush=True)
         run(cells, out, options)
-        report(
-            truth, cells, axes, tuned, out, options, f"python scripts/ablate.py {shlex.join(words)}"
-        )
+        command = f"python scripts/ablate.py {shlex.join(words)}"
+        report(truth, cells, axes, tuned, out, options["--draws"], options["--jobs"], command)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Is one run really better?  python scripts/compare.py RUN_A RUN_B ...
 
 Compares the average precision of runs that were evaluated on the same images (python eval.py RUN)
-with the first of them: paired bootstrap over images, and over seeds where a method has several.
+with the first of them: paired bootstrap over images, and where a method has several seeds, in the
+order given, the spread of their paired differences; then corrected for the number of methods.
 """
 
 import json
@@ -100,24 +101,28 @@ def compare(methods: list[list[str]], draws: int, seed: int) -> list[dict[str, A
     difference."""
     import numpy as np
 
+    from detector.ablation.effects import Sample, effect, holm
     from detector.significance import image_weights, interval, resampled, whole
 
     matches = matches_of(methods)
     images = len(next(iter(matches[0][0].values())).objects)
     weights = image_weights(images, draws, seed)
-    rows: list[dict[str, Any]] = []
-    first: tuple[np.ndarray, np.ndarray] | None = None
-    for method, runs in zip(methods, matches, strict=True):
-        figures, drawn = whole(runs), resampled(runs, weights, seed)
-        row: dict[str, Any] = {"runs": method, "AP": figures[0], "AP50": figures[1]}
-        if first is not None:
-            for k, name in enumerate(("AP", "AP50")):
-                row[f"{name}_difference"] = interval(
-                    figures[k] - first[0][k], drawn[k] - first[1][k]
-                )
+    figures = np.array([[whole(run) for run in runs] for runs in matches])  # (M, S, 2)
+    drawn = np.array([[resampled(run, weights) for run in runs] for runs in matches])
+    rows: list[dict[str, Any]] = [
+        {"runs": method, "AP": mean[0], "AP50": mean[1]}
+        for method, mean in zip(methods, figures.mean(axis=1), strict=True)
+    ]
+    for k, name in enumerate(("AP", "AP50")):
+        gained: list[Any]
+        if len(methods[0]) > 1:  # the luck of training is known, too
+            samples = [Sample(f[:, k], d[:, k]) for f, d in zip(figures, drawn, strict=True)]
+            gained = holm([effect([(1, one), (-1, samples[0])]) for one in samples[1:]])
         else:
-            first = figures, drawn
-        rows.append(row)
+            gaps, moved = figures[1:, 0, k] - figures[0, 0, k], drawn[1:, 0, k] - drawn[0, 0, k]
+            gained = [interval(*pair) for pair in zip(gaps, moved, strict=True)]
+        for row, one in zip(rows[1:], gained, strict=True):
+            row[f"{name}_difference"] = one
     seeds = f", {len(methods[0])} seeds" if len(methods[0]) > 1 else ""
     print(f"{images} images{seeds}, {draws} draws; differences to the first, 95 % intervals")
     width = max(len(", ".join(method)) for method in methods)

@@ -21,7 +21,7 @@ from detector.ablation import engines
 from detector.ablation.cells import epochs_done, outcome, run_cell
 from detector.ablation.engines import share, write_slurm
 from detector.ablation.grid import Axis, check_fairness, differences, make_cells, point_name
-from detector.ablation.summary import latex
+from detector.ablation.tables import latex
 from detector.config import UserError
 from scripts import ablate
 

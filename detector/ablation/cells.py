@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from detector.ablation.grid import Cell, differences
-from detector.config import UserError, load, save
+from detector.config import UserError, load, save, write
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("cells", "configs", "logs", "states")
@@ -62,7 +62,7 @@ def prepare(out: Path, plan: dict[str, Any], cells: Sequence[Cell]) -> None:
         (out / part).mkdir(parents=True, exist_ok=True)
     for cell in cells:
         save(cell.config, out / "configs" / f"{cell.name}.yaml")
-    write(path, plan)
+    write(path, json.dumps(plan))
 
 
 def listed(keys: Sequence[str]) -> str:
@@ -106,7 +106,7 @@ def run_cell(out: Path, name: str, environment: dict[str, str] | None = None) ->
         if code in INTERRUPTED:
             return Outcome("not yet run", "interrupted")
         found = Outcome("failed", _reason(log, code)) if code else Outcome("done", "", _read(run))
-        write(out / "states" / f"{name}.json", found._asdict())
+        write(out / "states" / f"{name}.json", json.dumps(found._asdict()))
         return found
 
 
@@ -135,11 +135,12 @@ def _steps(out: Path, name: str, run: Path) -> Iterator[list[str]]:
 
 def epochs_done(run: Path) -> int:
     """Epochs of a run that are over, as metrics.json says."""
-    epochs = _epochs(run)
+    epochs = epochs_of(run)
     return int(epochs[-1]["epoch"]) if epochs else 0
 
 
-def _epochs(run: Path) -> list[dict[str, Any]]:
+def epochs_of(run: Path) -> list[dict[str, Any]]:
+    """What metrics.json has of every epoch that is over."""
     path = run / "metrics.json"
     return json.loads(path.read_text())["epochs"] if path.is_file() else []
 
@@ -155,7 +156,7 @@ def _reason(log: Path, code: int) -> str:
 def _read(run: Path) -> dict[str, Any]:
     """The result of a finished cell."""
     summary = json.loads((run / "eval" / "metrics.json").read_text())["summary"]
-    epochs = _epochs(run)
+    epochs = epochs_of(run)
     steps = sorted(line["step_seconds"] for line in epochs)
     curve = [(line["epoch"], line["val/AP"]) for line in epochs if "val/AP" in line]
     early = [figure for epoch, figure in curve if epoch <= 0.75 * epochs[-1]["epoch"]]
@@ -165,10 +166,3 @@ def _read(run: Path) -> dict[str, Any]:
         "memory": max(line["memory"] for line in epochs),
         "rise": curve[-1][1] - early[-1] if early else None,
     }
-
-
-def write(path: Path, content: Any) -> None:
-    """JSON, at once, so that a kill leaves a whole file."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1))
-    partial.replace(path)

@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from detector.ablation.cells import Outcome
+from detector.ablation.cells import Outcome, epochs_of
 from detector.ablation.grid import Axis, Cell, flatten
-from detector.ablation.summary import Summary, conditions_table, name_of, table
+from detector.ablation.summary import Summary, name_of
+from detector.ablation.tables import conditions_table, table
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em;
@@ -89,9 +89,7 @@ def draw_curves(out: Path, cells: Sequence[Cell], axes: Sequence[Axis]) -> Any:
 
 
 def _curve(run: Path, key: str) -> dict[int, float]:
-    path = run / "metrics.json"
-    epochs = json.loads(path.read_text())["epochs"] if path.is_file() else []
-    return {line["epoch"]: line[key] for line in epochs if key in line}
+    return {line["epoch"]: line[key] for line in epochs_of(run) if key in line}
 
 
 def _tidy(*panels: Any) -> None:
