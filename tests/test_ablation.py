@@ -423,11 +423,12 @@ def test_losses_start_from_the_same_weights(tiny: list[str], tmp_path: Path) -> 
     from detector.run import assemble
 
     names = ["FocalLoss", "SigmoidCrossEntropy", "BalancedCrossEntropy", "GHMC"]
-    nets = []
+    nets, states = [], []
     for cell in grid(tiny, tmp_path, Axis("model.class_loss", [*names, "SoftmaxCrossEntropy"])):
         config = {**cell.config, "data": {**cell.config["data"], "classes": ["a", "b"]}}
         pl.seed_everything(config["seed"], workers=True, verbose=False)
         nets.append(assemble(config).net.state_dict())
+        states.append(torch.get_rng_state())
     for net in nets[1:]:
         for name, value in nets[0].items():
             found = net[name]
@@ -436,6 +437,7 @@ def test_losses_start_from_the_same_weights(tiny: list[str], tmp_path: Path) -> 
                 found = found.view(9, 3, *found.shape[1:])[:, :2]
             if name != "class_head.output.bias":
                 assert torch.equal(value, found), name
+    assert all(torch.equal(states[0], state) for state in states)  # and go on with the same draws
 
 
 def test_losses_see_the_same_images_in_the_same_order(
