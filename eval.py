@@ -12,8 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from detector.config import one_line_errors, parse, write
-from detector.options import Natural, Option
+from detector.config.errors import one_line_errors
+from detector.config.resolve import parse
+from detector.config.sources import write
+from detector.config.types import Natural, Option
 
 USAGE = """python eval.py RUN [--checkpoint best|last|FILE] [--out FILE] [--key value ...]
 
@@ -46,7 +48,7 @@ SHORT = {
 
 
 def run_config(flags: dict[str, Any]) -> Path:
-    from detector.run import existing_run
+    from detector.runs.folder import existing_run
 
     return existing_run(flags["run"]) / "config.yaml"
 
@@ -74,9 +76,9 @@ def evaluate(config: dict[str, Any], own: dict[str, Any]) -> dict[str, float]:
     detector, data = validated(config, own)
     if not detector.trainer.is_global_zero:
         return {}
-    from detector.errors import explain, format_errors
-    from detector.evaluation import format_table
-    from detector.run import existing_run
+    from detector.evaluation.table import format_table
+    from detector.evaluation.tide import explain, format_errors
+    from detector.runs.folder import existing_run
 
     rows = [{**row, "file_name": data.file_names[row["image_id"]]} for row in detector.results]
     figures = detector.figures
@@ -112,8 +114,8 @@ def validated(config: dict[str, Any], own: dict[str, Any], save: bool = False) -
     import pytorch_lightning as pl
 
     from data.datamodule import DataModule
-    from detector.callbacks import quiet
-    from detector.run import open_run
+    from detector.runs.assemble import open_run
+    from detector.training.callbacks import quiet
 
     quiet()
     config, detector = open_run(own["run"], own["checkpoint"], config)
@@ -133,7 +135,7 @@ def validated(config: dict[str, Any], own: dict[str, Any], save: bool = False) -
 
 def show(folder: Path, title: str, figures: Any, errors: Any, calibrated: Any) -> None:
     """The picture and TensorBoard; a missing matplotlib costs the picture only."""
-    from detector.report import draw_report, log_report
+    from detector.evaluation.report import draw_report, log_report
 
     picture: Path | None = folder / "report.png"
     try:
@@ -149,8 +151,8 @@ def compare_suppression(config: dict[str, Any], own: dict[str, Any]) -> None:
     """The table of --nms all. Candidates are kept in the run's eval/ and used again as long as
     checkpoint, data and what chooses candidates stay the same."""
     from data.datamodule import DataModule
-    from detector.rescore import compare_all, format_lines, load, save
-    from detector.run import checkpoint_file, existing_run
+    from detector.evaluation.suppression import compare_all, format_lines, load, save
+    from detector.runs.folder import checkpoint_file, existing_run
 
     folder = existing_run(own["run"]) / "eval"
     checkpoint = checkpoint_file(existing_run(own["run"]), own["checkpoint"])

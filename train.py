@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from detector.config import one_line_errors, parse, save, write
+from detector.config.errors import one_line_errors
+from detector.config.resolve import parse, save
+from detector.config.sources import write
 
 USAGE = """python train.py --config FILE [--config OVERLAY] [--key value ...]
 
@@ -26,7 +28,7 @@ def resumed(flags: dict[str, Any]) -> Path | None:
     """The file that a configuration starts from: that of the run to go on with."""
     if not flags.get("resume"):
         return None
-    from detector.run import existing_run
+    from detector.runs.folder import existing_run
 
     return existing_run(flags["resume"]) / "config.yaml"
 
@@ -44,9 +46,10 @@ def train(config: dict[str, Any], stem: str) -> Path:
     import pytorch_lightning as pl
 
     from data.datamodule import DataModule
-    from detector.callbacks import EpochLine, quiet
-    from detector.run import assemble, checkpoint_file, existing_run, new_run
-    from detector.weights import start_from
+    from detector.runs.assemble import assemble
+    from detector.runs.folder import checkpoint_file, existing_run, new_run
+    from detector.runs.weights import start_from
+    from detector.training.callbacks import EpochLine, quiet
 
     quiet()
     first = is_first()
@@ -107,7 +110,8 @@ def make_trainer(config: dict[str, Any], run: Path, epochs: Any) -> Any:
     from pytorch_lightning.callbacks import ModelCheckpoint
     from pytorch_lightning.loggers import TensorBoardLogger
 
-    from detector.callbacks import Bar, GradientPictures, RampedEMA
+    from detector.training.callbacks import Bar, RampedEMA
+    from detector.training.gradient_pictures import GradientPictures
 
     logger = TensorBoardLogger(run, name="", version="", default_hp_metric=False)
     text = yaml.safe_dump(config, sort_keys=False)

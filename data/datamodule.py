@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader
 
 from data import DataError, coco
 from data.dataset import Images, collate
+from data.layouts import Layout, read_coco, read_voc
 from data.noise import Kind, with_noise
 from data.sampler import Batches
-from data.sources import Layout, read_coco, read_voc
 from data.split import Split, to_split
 from data.transforms import Augmentation, InputSize
 

@@ -40,14 +40,6 @@ def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
     return torch.cat([center - half, center + half], dim=-1)
 
 
-def pairwise_intersection(a: Tensor, b: Tensor) -> Tensor:
-    """Areas (..., A, B) that boxes a (..., A, 4) share with boxes b (B, 4) or (..., B, 4)."""
-    a, b = a[..., :, None, :], b[..., None, :, :]
-    width = torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])
-    height = torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])
-    return width.clamp(min=0) * height.clamp(min=0)
-
-
 def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
     """Boxes (N, D, 4) cut to images of `sizes` (N, 2), height first."""
     limit = sizes.flip(-1).repeat(1, 2)[:, None].to(boxes.dtype)

@@ -5,9 +5,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from detector.boxes import pairwise_intersection
 from losses.base import IGNORED
-from losses.iou import EPSILON, area, ciou, diou, giou
+from losses.overlaps import EPSILON, area, ciou, diou, giou, pairwise_intersection
 
 Metric = Literal["iou", "giou", "diou", "ciou"]
 IGNORED_COVER = 0.5  # a background anchor more than half inside of an ignore region is not judged

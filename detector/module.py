@@ -11,12 +11,13 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from detector.criterion import Criterion
-from detector.drawing import contact_sheet, truth_and_detections
-from detector.evaluation import Figures, by_image, coco_figures, gather, to_results
+from detector.evaluation.coco import Figures, coco_figures
+from detector.evaluation.drawing import contact_sheet, truth_and_detections
+from detector.evaluation.results import by_image, gather, to_results
+from detector.evaluation.suppression import Saved, to_save
 from detector.guard import Guard
 from detector.optimization import make_optimizer, rate_factor
 from detector.postprocess import Detections, Postprocess
-from detector.rescore import Saved, to_save
 from detector.retinanet import Predictions, RetinaNet
 
 Batch = dict[str, Tensor]

@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from detector.ablation.grid import Axis, Cell, check_fairness, make_cells
 from detector.ablation.tuning import best, candidates, tuned_keys
-from detector.config import UserError, one_line_errors
-from detector.options import Count, Natural, near
-from detector.sources import COMMAND_LINE, Given, checked, typed
+from detector.config.errors import UserError, one_line_errors
+from detector.config.sources import COMMAND_LINE, Given, checked, typed
+from detector.config.types import Count, Natural, near
 
 USAGE = """python scripts/ablate.py --config FILE --class_loss A B ... [--seeds 0 1 2] [--out DIR]
 

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from detector.callbacks import peak_memory
+from detector.training.callbacks import peak_memory
 from scripts.sides import PARTS, SIDES, Work
 from scripts.time_loader import loaders
 from scripts.time_losses import take_turns

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from detector.config import UserError, load, one_line_errors
-from detector.options import Count, Natural, Option, fit
+from detector.config.errors import UserError, one_line_errors
+from detector.config.resolve import load
+from detector.config.types import Count, Natural, Option, fit
 
 if TYPE_CHECKING:
-    from detector.significance import Run
+    from detector.evaluation.bootstrap import Run
 
 USAGE = """python scripts/compare.py RUN_A RUN_B ... [--draws 1000] [--seed 0]
 
@@ -57,7 +58,7 @@ def words_of(argv: Sequence[str]) -> tuple[list[list[str]], dict[str, int]]:
 
 def detections(run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What a run was evaluated on (its data section), and its result rows."""
-    from detector.run import existing_run
+    from detector.runs.folder import existing_run
 
     folder = existing_run(run) / "eval"
     for name in ("metrics.json", "detections.json"):
@@ -81,8 +82,8 @@ def matches_of(methods: Sequence[Sequence[str]]) -> "list[list[Run]]":
     from tqdm import tqdm
 
     from data.datamodule import DataModule
-    from detector.matches import match_all
-    from detector.run import existing_run
+    from detector.evaluation.matches import match_all
+    from detector.runs.folder import existing_run
 
     runs = list(dict.fromkeys(run for method in methods for run in method))
     found = {run: detections(run) for run in runs}
@@ -102,7 +103,7 @@ def compare(methods: list[list[str]], draws: int, seed: int) -> list[dict[str, A
     import numpy as np
 
     from detector.ablation.effects import Sample, effect, holm
-    from detector.significance import image_weights, interval, resampled, whole
+    from detector.evaluation.bootstrap import image_weights, interval, resampled, whole
 
     matches = matches_of(methods)
     images = len(next(iter(matches[0][0].values())).objects)

@@ -11,8 +11,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from detector.config import one_line_errors, parse
-from detector.options import Count, Option
+from detector.config.errors import one_line_errors
+from detector.config.resolve import parse
+from detector.config.types import Count, Option
 
 USAGE = """python scripts/gradient_density.py RUN [--split train] [--out FILE.png]
 
@@ -30,7 +31,7 @@ OWN = {
 def main(argv: Sequence[str] | None = None) -> str:
     """Draws the picture and returns the table that is printed."""
     with one_line_errors():
-        from detector.run import existing_run
+        from detector.runs.folder import existing_run
 
         config, own = parse(
             sys.argv[1:] if argv is None else argv,
@@ -47,9 +48,11 @@ def count(config: dict[str, Any], own: dict[str, Any]) -> str:
     from tqdm import tqdm
 
     from data.datamodule import DataModule
-    from detector.config import UserError
-    from detector.gradients import GradientCounts, format_shares, save_gradients, shares
-    from detector.run import existing_run, open_run
+    from detector.config.errors import UserError
+    from detector.runs.assemble import open_run
+    from detector.runs.folder import existing_run
+    from detector.training.gradient_density import GradientCounts, format_shares, shares
+    from detector.training.gradient_pictures import save_gradients
 
     if own["split"] not in ("train", "val"):
         raise UserError(f"--split is train or val, not {own['split']}")

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from detector.config import UserError, one_line_errors, parse
-from detector.options import Count, Fraction, Option
+from detector.config.errors import UserError, one_line_errors
+from detector.config.resolve import parse
+from detector.config.types import Count, Fraction, Option
 
 if TYPE_CHECKING:
     import numpy as np
 
     from data.transforms import InputSize
-    from detector.drawing import Marks
+    from detector.evaluation.drawing import Marks
     from detector.module import Detector
 
 USAGE = """python scripts/predict.py RUN IMAGE|FOLDER --out DIR [--score 0.3]
@@ -50,7 +51,7 @@ class Source(NamedTuple):
 
 
 def run_config(flags: dict[str, Any]) -> Path:
-    from detector.run import existing_run
+    from detector.runs.folder import existing_run
 
     return existing_run(flags["run"]) / "config.yaml"
 
@@ -76,7 +77,7 @@ def from_split(config: dict[str, Any], split: str, count: int) -> tuple[list[Sou
     import numpy as np
 
     from data.datamodule import DataModule
-    from detector.drawing import Marks
+    from detector.evaluation.drawing import Marks
 
     name = config["data"][split] if split in ("train", "val") else split
     own = {"val": name} | ({} if split == "val" else {"holdout": 0})
@@ -122,7 +123,7 @@ def detect(
     import torch
 
     from data.transforms import place
-    from detector.drawing import Marks
+    from detector.evaluation.drawing import Marks
 
     placed = [place(image, size.shape_for(*image.shape[:2])) for image in images]
     batch = {
@@ -154,7 +155,7 @@ def rows_of(
 def picture_of(
     source: Source, image: "np.ndarray", marks: "Marks", classes: Sequence[str]
 ) -> "np.ndarray":
-    from detector.drawing import draw, side_by_side
+    from detector.evaluation.drawing import draw, side_by_side
 
     if source.truth is None:
         return draw(image, marks, classes)
@@ -174,8 +175,8 @@ def predict(config: dict[str, Any], own: dict[str, Any]) -> None:
     import torch
 
     from data.transforms import InputSize
-    from detector.drawing import contact_sheet
-    from detector.run import open_run
+    from detector.evaluation.drawing import contact_sheet
+    from detector.runs.assemble import open_run
 
     out, data, ids = Path(own["out"]), config["data"], None
     if (own["images"] is None) == (own["split"] is None):

@@ -11,9 +11,9 @@ from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from detector.config import parse
+from detector.config.resolve import parse
 from detector.optimization import make_optimizer
-from detector.run import assemble
+from detector.runs.assemble import assemble
 from scripts.time_losses import make_scene
 
 Side = dict[str, Callable[[Any], Any]]  # part of a step -> what does it, given the part before

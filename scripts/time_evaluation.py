@@ -21,7 +21,7 @@ import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detector.evaluation import coco_figures, fast_tools
+from detector.evaluation.coco import coco_figures, fast_tools
 
 Content = dict[str, Any]
 PLAIN = (COCO, COCOeval)

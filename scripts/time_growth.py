@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from data.shapes import draw_dataset
-from detector.config import parse
+from detector.config.resolve import parse
 from scripts.time_evaluation import WAYS, make_data
 from scripts.time_losses import make_scene, take_turns, training_step
 

@@ -25,11 +25,12 @@ from tqdm import tqdm
 
 import losses
 from detector.anchors import AnchorGenerator
-from detector.config import one_line_errors, parse
+from detector.config.errors import one_line_errors
+from detector.config.resolve import parse
 from detector.criterion import Criterion
 from detector.optimization import make_optimizer
 from detector.retinanet import Predictions
-from detector.run import assemble
+from detector.runs.assemble import assemble
 from losses import GHMC, BoxLoss, ClassificationLoss, FocalLoss, GIoULoss, SmoothL1Loss
 
 Step = Callable[[], Tensor]

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.voc import voc_to_coco
-from detector.config import one_line_errors
+from detector.config.errors import one_line_errors
 
 
 def main(arguments: list[str] | None = None) -> None:

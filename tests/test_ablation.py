@@ -22,7 +22,7 @@ from detector.ablation.cells import epochs_done, outcome, run_cell
 from detector.ablation.engines import share, write_slurm
 from detector.ablation.grid import Axis, check_fairness, differences, make_cells, point_name
 from detector.ablation.tables import latex
-from detector.config import UserError
+from detector.config.errors import UserError
 from scripts import ablate
 
 ROOT = Path(__file__).parents[1]
@@ -420,7 +420,7 @@ def test_latex_is_escaped() -> None:
 
 def test_losses_start_from_the_same_weights(tiny: list[str], tmp_path: Path) -> None:
     """All of them but what a loss itself decides: a logit of the background, and the bias."""
-    from detector.run import assemble
+    from detector.runs.assemble import assemble
 
     names = ["FocalLoss", "SigmoidCrossEntropy", "BalancedCrossEntropy", "GHMC"]
     nets, states = [], []

@@ -3,8 +3,8 @@ import math
 import torch
 from torchvision.ops import box_iou
 
-from detector.boxes import MAX_LOG_SCALE, clip, decode, encode, pairwise_intersection
-from losses.iou import area
+from detector.boxes import MAX_LOG_SCALE, clip, decode, encode
+from losses.overlaps import area, pairwise_intersection
 
 
 def random_boxes(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from detector.callbacks import Bar, EpochLine, RampedEMA
+from detector.training.callbacks import Bar, EpochLine, RampedEMA
 
 
 def test_the_average_is_ramped_and_copies_counts() -> None:

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
-from detector.config import UserError, load, make_loss, one_line_errors, parse, save
+from detector.config.errors import UserError, one_line_errors
+from detector.config.resolve import load, parse, save
+from detector.runs.assemble import make_loss
 
 ROOT = Path(__file__).parents[1]
 

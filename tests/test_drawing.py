@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from detector.drawing import COLORS, GRAY, PAPER, Marks, contact_sheet, draw, side_by_side
+from detector.evaluation.drawing import (
+    COLORS,
+    GRAY,
+    PAPER,
+    Marks,
+    contact_sheet,
+    draw,
+    side_by_side,
+)
 
 NAMES = [f"class {index}" for index in range(9)]
 NONE = Marks(np.zeros((0, 4)), np.zeros(0, int))

@@ -15,16 +15,9 @@ import torch.multiprocessing
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detector.evaluation import (
-    Figures,
-    by_image,
-    coco_figures,
-    evaluated,
-    fast_tools,
-    format_table,
-    gather,
-    to_results,
-)
+from detector.evaluation.coco import Figures, coco_figures, evaluated, fast_tools
+from detector.evaluation.results import by_image, gather, to_results
+from detector.evaluation.table import format_table
 from detector.postprocess import Detections
 
 SUMMARY = ["AP", "AP50", "AP75", "APs", "APm", "APl"]

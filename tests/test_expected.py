@@ -28,7 +28,7 @@ from losses import (
     SmoothL1Loss,
     SoftmaxCrossEntropy,
 )
-from losses.iou import ciou, diou, eiou, giou, iou
+from losses.overlaps import ciou, diou, eiou, giou, iou
 
 ROWS = json.loads((Path(__file__).parent / "expected.json").read_text())
 ONE = torch.tensor(1.0)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from detector.evaluation import coco_figures
-from detector.matches import match_all, mean_precision
+from detector.evaluation.coco import coco_figures
+from detector.evaluation.matches import match_all, mean_precision
 from tests.test_evaluation import random_set
 
 

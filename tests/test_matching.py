@@ -8,7 +8,7 @@ from torchvision.ops import box_iou
 
 from detector import matching
 from detector.matching import FORCED, NEVER, THRESHOLDS, match
-from losses.iou import ciou, diou, giou, iou
+from losses.overlaps import ciou, diou, giou, iou
 
 K = 3
 

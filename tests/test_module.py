@@ -13,12 +13,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from detector.anchors import AnchorGenerator
 from detector.backbone import Backbone
-from detector.callbacks import RampedEMA
 from detector.criterion import Criterion
 from detector.guard import MOST_BAD_UPDATES, NonFiniteLoss
 from detector.module import Detector
 from detector.postprocess import Postprocess
 from detector.retinanet import RetinaNet
+from detector.training.callbacks import RampedEMA
 from losses import FocalLoss, SmoothL1Loss
 
 K, SIDE = 2, 64

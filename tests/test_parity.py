@@ -9,7 +9,7 @@ from detector.anchors import AnchorGenerator
 from detector.backbone import Backbone
 from detector.postprocess import Postprocess
 from detector.retinanet import RetinaNet
-from detector.weights import from_torchvision, load_whole
+from detector.runs.weights import from_torchvision, load_whole
 from losses import FocalLoss
 
 K = 91

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data.datamodule import DataModule
-from detector.config import load
+from detector.config.resolve import load
 
 Capture = pytest.CaptureFixture[str]
 SCRIPT = Path(__file__).parents[1] / "scripts" / "predict.py"

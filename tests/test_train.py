@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import eval as evaluation
 import train
-from detector.config import load
+from detector.config.resolve import load
 from tests.conftest import with_root
 
 ROOT = Path(__file__).parents[1]

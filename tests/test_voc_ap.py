@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detector.voc_ap import eleven_points, voc_figures, whole_area
+from detector.evaluation.voc import eleven_points, voc_figures, whole_area
 
 Row = dict[str, Any]
 

@@ -12,9 +12,9 @@ from torchvision.models.detection import retinanet_resnet50_fpn
 
 from detector.anchors import AnchorGenerator
 from detector.backbone import Backbone
-from detector.config import UserError
+from detector.config.errors import UserError
 from detector.retinanet import RetinaNet
-from detector.weights import start_from
+from detector.runs.weights import start_from
 from losses import FocalLoss
 
 State = dict[str, Tensor]

@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from detector.ablation.grid import Cell, differences
-from detector.config import UserError, load, save, write
+from detector.config.errors import UserError
+from detector.config.resolve import load, save
+from detector.config.sources import write
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("cells", "configs", "logs", "states")

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from detector.ablation.cells import ROOT, Outcome, epochs_done, outcome, run_cell
 from detector.ablation.grid import Cell
-from detector.config import UserError
+from detector.config.errors import UserError
 
 
 def run_all(out: Path, cells: Sequence[Cell], jobs: int, gpus: Sequence[str]) -> None:

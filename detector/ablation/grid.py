@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from detector.config import UserError, parse
-from detector.options import show
-from detector.signatures import CONTRACTS
-from detector.sources import typed
+from detector.config.errors import UserError
+from detector.config.resolve import parse
+from detector.config.signatures import CONTRACTS
+from detector.config.sources import typed
+from detector.config.types import show
 
 # What the cells are judged by must be the same for all
 DATA = ("format", "root", "val", "annotations", "images", "classes", "holdout")

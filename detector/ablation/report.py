@@ -12,9 +12,10 @@ from detector.ablation.cells import outcome
 from detector.ablation.grid import Axis, Cell, check_fairness
 from detector.ablation.page import draw_curves, draw_effects, log_tensorboard, write_page
 from detector.ablation.summary import summarize
-from detector.config import UserError, load
-from detector.matches import match_all
-from detector.significance import image_weights
+from detector.config.errors import UserError
+from detector.config.resolve import load
+from detector.evaluation.bootstrap import image_weights
+from detector.evaluation.matches import match_all
 
 
 def report(

@@ -9,8 +9,8 @@ import numpy as np
 from detector.ablation.cells import Outcome
 from detector.ablation.effects import Effect, Sample, effect, holm, smallest
 from detector.ablation.grid import Axis, Cell, label
-from detector.matches import Matches, mean_precision
-from detector.signatures import CONTRACTS
+from detector.config.signatures import CONTRACTS
+from detector.evaluation.matches import Matches, mean_precision
 
 Point = tuple[str, ...]  # a value of every axis
 RISING = 0.01  # AP gained in the last quarter of training from which it is said

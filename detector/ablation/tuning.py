@@ -6,7 +6,7 @@ from pathlib import Path
 
 from detector.ablation.cells import Outcome
 from detector.ablation.grid import Axis, Cell, make_cells, point_name
-from detector.config import UserError
+from detector.config.errors import UserError
 
 RATES, WEIGHTS = (0.25, 0.5, 1.0, 2.0), (0.5, 1.0, 2.0)
 HOLDOUT = 0.2

@@ -1,0 +1,1 @@
+"""Text -> a checked tree of plain values. No torch, nothing else of ours."""

@@ -1,0 +1,133 @@
+"""Every option of a configuration: one flat table of its type, default and help.
+
+The single source of defaults, of the checks and of `--help`. Nothing heavy is imported here.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from detector.config.types import (
+    Amount,
+    Count,
+    Fraction,
+    Inside,
+    LossName,
+    Natural,
+    Option,
+    Positive,
+    Precision,
+    Splits,
+    Threshold,
+    UpTo5,
+)
+
+OPTIONS = {
+    "run": Option(str | None, None, "name under runs/, or a path; null: config's name and date"),
+    "seed": Option(Natural, 0, "of the initial weights, the data's order and augmentation"),
+    "resume": Option(str | None, None, "a run to go on with; its config.yaml is the start"),
+    "data.format": Option(Literal["shapes", "coco", "voc"], "shapes", "shapes draws what it lacks"),
+    "data.root": Option(str, "datasets/shapes", "folder of the data set"),
+    "data.train": Option(Splits, "train", "split, or list of splits"),
+    "data.val": Option(Splits, "val", "split, or list of splits"),
+    "data.annotations": Option(str | None, None, "template with {split}; null: the format's own"),
+    "data.images": Option(str | None, None, "template with {split}; null: the format's own"),
+    "data.classes": Option(list[str] | None, None, "null: as the annotations have them"),
+    "data.size": Option(tuple[Count, Count], [640, 640], "height, width; letterboxed"),
+    "data.short": Option(Count | list[Count] | None, None, "short side (or several); beats size"),
+    "data.long": Option(Count, 1333, "long side at most, together with data.short"),
+    "data.batch_size": Option(Count, 16, "images per process"),
+    "data.workers": Option(Natural, 2, "loader processes per process"),
+    "data.cache": Option(bool, False, "keep decoded images in memory"),
+    "data.reduce": Option(bool, True, "decode JPEGs no larger than the size asked for needs"),
+    "data.hflip": Option(Fraction, 0.5, "chance of a left-right flip"),
+    "data.vflip": Option(Fraction, 0.0, "chance of an up-down flip"),
+    "data.color": Option(Fraction, 0.0, "strength of brightness, contrast and color changes"),
+    "data.zoom": Option(Fraction, 0.0, "strength of random scaling"),
+    "data.label_noise": Option(Fraction, 0.0, "share of training objects annotated wrongly"),
+    "data.noise_kind": Option(
+        Literal["mixed", "class", "missing", "shifted"], "mixed", "what is wrong with them"
+    ),
+    "data.holdout": Option(Threshold, 0.0, "share of train that is validated on instead of val"),
+    "model.depth": Option(Literal[10, 18, 34, 50, 101, 152], 50, "layers of the ResNet"),
+    "model.width": Option(Count, 64, "channels of the ResNet's stem"),
+    "model.norm": Option(Literal["frozen", "batch", "group"], "frozen", "in the ResNet"),
+    "model.freeze": Option(UpTo5, 0, "how many of stem, layer1 .. layer4 stay as loaded"),
+    "model.weights": Option(str | None, None, "imagenet, a file, or a run"),
+    "model.channels": Option(Count, 256, "of the pyramid and the heads"),
+    "model.convs": Option(Natural, 4, "hidden convolutions of each head"),
+    "model.head_norm": Option(Literal["none", "group"], "none", "in the heads"),
+    "model.p6": Option(Literal["p5", "c5"], "p5", "what level P6 is made from"),
+    "model.prior": Option(Inside, 0.01, "score of every class at the start"),
+    "model.anchors.sizes": Option(
+        tuple[Positive, Positive, Positive, Positive, Positive],
+        [32.0, 64.0, 128.0, 256.0, 512.0],
+        "pixels, P3 .. P7",
+    ),
+    "model.anchors.ratios": Option(list[Positive], [0.5, 1.0, 2.0], "height / width"),
+    "model.anchors.scales": Option(Count, 3, "sizes per octave"),
+    "model.anchors.rounding": Option(Literal["exact", "torchvision"], "exact", "of the strides"),
+    "model.match.metric": Option(Literal["iou", "giou", "diou", "ciou"], "iou", "overlap"),
+    "model.match.foreground": Option(
+        Fraction | None, None, "overlap from which an anchor is foreground; null: the metric's own"
+    ),
+    "model.match.background": Option(
+        Fraction | None, None, "overlap below which it is background; null: the metric's own"
+    ),
+    "model.match.force": Option(
+        Literal["object", "torchvision", "none"], "object", "objects without an anchor: see match()"
+    ),
+    "model.class_loss": Option(LossName, "FocalLoss", "a loss below, or yours as module.Class"),
+    "model.box_loss": Option(LossName, "SmoothL1Loss", "arguments: --model.box_loss.weight 2"),
+    "postprocess.nms": Option(Literal["hard", "diou", "soft"], "hard", "suppression"),
+    "postprocess.iou_threshold": Option(Fraction, 0.5, "overlap that suppresses"),
+    "postprocess.beta": Option(Positive, 1.0, "of diou: exponent of the distance"),
+    "postprocess.sigma": Option(Positive | None, None, "of soft: Gaussian; null: linear"),
+    "postprocess.class_agnostic": Option(bool, False, "also across classes"),
+    "postprocess.score_threshold": Option(Threshold, 0.05, "lower scores are dropped"),
+    "postprocess.candidates": Option(Count, 1000, "best scores kept per level"),
+    "postprocess.max_detections": Option(Count, 100, "per image"),
+    "optimizer.name": Option(Literal["sgd", "adamw"], "sgd", ""),
+    "optimizer.lr": Option(
+        Positive, 0.01, "for reference_batch images per update; scaled linearly"
+    ),
+    "optimizer.momentum": Option(Threshold, 0.9, "beta1 of adamw"),
+    "optimizer.weight_decay": Option(Amount, 0.0001, "not on biases, normalization and losses"),
+    "optimizer.reference_batch": Option(Natural, 16, "images; 0: lr is taken as it is"),
+    "schedule.name": Option(Literal["multistep", "cosine"], "multistep", ""),
+    "schedule.warmup": Option(Natural, 500, "updates, linear"),
+    "schedule.milestones": Option(list[Fraction], [0.667, 0.917], "shares of all updates"),
+    "schedule.gamma": Option(Positive, 0.1, "factor at a milestone"),
+    "ema.decay": Option(Threshold, 0.0, "of the averaged weights; 0: off"),
+    "speed.channels_last": Option(bool, True, "channels of a pixel together in memory"),
+    "speed.compile": Option(
+        Literal["none", "losses", "all"], "none", "losses: matching and losses; all: the net too"
+    ),
+    "trainer.max_epochs": Option(int | None, 12, ""),
+    "trainer.precision": Option(Precision, "32-true", ""),
+    "trainer.gradient_clip_val": Option(Amount | None, 10.0, "norm of all gradients; null: off"),
+    "trainer.log_every_n_steps": Option(Count, 50, "and so any other argument of pl.Trainer"),
+}
+Rule = tuple[str, Callable[[dict[str, Any]], bool], str]  # option, what must hold, what to say
+RULES: tuple[Rule, ...] = (
+    (
+        "model.match.foreground",
+        lambda v: (
+            None in (high := v["model.match.foreground"], low := v["model.match.background"])
+            or high >= low
+        ),
+        "must not be below model.match.background",
+    ),
+    (
+        "model.weights",
+        lambda v: v["model.weights"] != "imagenet" or v["model.width"] == 64,
+        "the imagenet weights need model.width 64",
+    ),
+    (
+        "model.weights",
+        lambda v: v["model.weights"] != "imagenet" or v["model.depth"] != 10,
+        "there are no imagenet weights of model.depth 10",
+    ),
+    ("data.short", lambda v: v["data.short"] != [], "must not be an empty list"),
+    ("data.classes", lambda v: v["data.classes"] != [], "must not be an empty list"),
+    ("model.anchors.ratios", lambda v: v["model.anchors.ratios"] != [], "must not be empty"),
+)

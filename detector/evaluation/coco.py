@@ -1,0 +1,171 @@
+"""COCO average precision. pycocotools defines the numbers."""
+
+import contextlib
+import io
+import math
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from detector.evaluation.voc import voc_figures
+
+if TYPE_CHECKING:
+    pass
+
+from detector.evaluation.results import Row
+
+LARGEST = 2**53  # whole number that a float holds
+AREAS = {"s": 1, "m": 2, "l": 3}  # objects to 32², to 96² and above, in pixels; 0 is all of them
+
+
+class Figures(NamedTuple):
+    """`summary`: AP, AP50, AP75, then (full) APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl, each
+    0 to 1. `per_class`: class name -> AP, AP50, objects, the number of those that are not crowds,
+    and (full) VOC07 and VOC12. `curves` (full): class name -> precision at IoU 0.5 and 101 recalls,
+    -1 without objects. `voc` (full): VOC07, the 11-point AP50 of VOC2007, and VOC12, the whole area
+    (see `detector.voc_ap`). A figure over no objects is nan."""
+
+    summary: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    curves: dict[str, list[float]]
+    voc: dict[str, float]
+
+
+def _refuse(what: str, unknown: Collection[int]) -> None:
+    if unknown:
+        more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+        raise ValueError(f"{what} {min(unknown)}{more}, which the ground truth does not have")
+
+
+def _checked(
+    ground_truth: Mapping[str, Any],
+    results: Sequence[Row],
+    image_ids: Iterable[int] | None,
+    container: Any,
+) -> tuple[Any, Any]:
+    """Objects and detections of `image_ids`, indexed; copies, since COCOeval writes into them."""
+    known = {image["id"] for image in ground_truth["images"]}
+    chosen = known if image_ids is None else {int(image_id) for image_id in image_ids}
+    categories = {category["id"] for category in ground_truth["categories"]}
+    for large in (key for key in (*known, *categories) if abs(key) > LARGEST):
+        raise ValueError(f"id {large} is above 2^53: JSON readers would round it, renumber it")
+    _refuse("asked to evaluate image", chosen - known)
+    _refuse("results for image", {row["image_id"] for row in results} - known)
+    _refuse("results for category", {row["category_id"] for row in results} - categories)
+    numbers = np.array([[*row["bbox"], row["score"]] for row in results], float)
+    for index in np.flatnonzero(~np.isfinite(numbers.reshape(-1, 5)).all(axis=1))[:1]:
+        raise ValueError(f"a detection is not finite, have the weights diverged? {results[index]}")
+
+    def indexed(rows: Iterable[Row], *fields: str) -> Any:
+        part, keep = container(), ("image_id", "category_id", "bbox", *fields)
+        part.dataset = {name: [{"id": key} for key in sorted(ids)] for name, ids in index.items()}
+        rows = (row for row in rows if row["image_id"] in chosen)
+        part.dataset["annotations"] = [
+            {"id": number, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
+            | {field: row[field] for field in keep if row.get(field) is not None}
+            for number, row in enumerate(rows, start=1)  # a match with an id 0 would count as none
+        ]
+        part.createIndex()
+        return part
+
+    index = {"images": chosen, "categories": categories}
+    return indexed(ground_truth["annotations"], "area", "iscrowd"), indexed(results, "score")
+
+
+def evaluated(
+    ground_truth: Mapping[str, Any],
+    results: Sequence[Row],
+    image_ids: Iterable[int] | None = None,
+    *,
+    full: bool = True,
+    thresholds: Sequence[float] | None = None,
+    tools: tuple[Any, Any] = (COCO, COCOeval),
+) -> Any:
+    """A COCOeval that has run. Not `full`: objects of all sizes together, the 100 best detections
+    only. `thresholds`: IoUs instead of COCO's ten. Raises ValueError as `coco_figures`."""
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports on every step
+        objects, detections = _checked(ground_truth, results, image_ids, tools[0])
+        evaluation = tools[1](objects, detections, "bbox")
+        limits = evaluation.params
+        if thresholds is not None:
+            limits.iouThrs = np.array(thresholds, float)
+        if not full:
+            limits.areaRng, limits.areaRngLbl = limits.areaRng[:1], limits.areaRngLbl[:1]
+            limits.maxDets = limits.maxDets[-1:]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation
+
+
+def fast_tools() -> tuple[Any, Any]:
+    """COCO and COCOeval of faster-coco-eval (extra "fast"): the same figures in a fraction of the
+    time, which a test asserts. Without it pycocotools', which define them."""
+    try:
+        from faster_coco_eval import COCO as FastCOCO
+        from faster_coco_eval import COCOeval_faster
+    except ModuleNotFoundError:
+        return COCO, COCOeval
+    return FastCOCO, COCOeval_faster
+
+
+def coco_figures(
+    ground_truth: Mapping[str, Any],
+    results: Sequence[Row],
+    *,
+    full: bool = True,
+    image_ids: Iterable[int] | None = None,
+    tools: tuple[Any, Any] | None = None,
+) -> Figures:
+    """COCO's figures for boxes, as pycocotools defines them; `full` adds VOC's.
+
+    `ground_truth` is the content of a COCO file; `info`, `area` (width x height) and `iscrowd` (0)
+    may be missing. `full=False` skips the areas and the recalls: a third of the time, same numbers.
+    `image_ids` restricts objects and detections to these images. Without detections the figures
+    are 0. `tools`: classes to compute with; None: the fastest that are installed. Raises ValueError
+    for results of unknown images or categories, for ids above 2^53, and for nan or inf.
+    """
+    tools = tools or fast_tools()
+    evaluation = evaluated(ground_truth, results, image_ids, full=full, tools=tools)
+    objects = evaluation.cocoGt
+    counts = Counter(row["category_id"] for row in objects.anns.values() if not row["iscrowd"])
+    names = {category["id"]: category["name"] for category in ground_truth["categories"]}
+    order = {category_id: k for k, category_id in enumerate(evaluation.params.catIds)}
+    precision = evaluation.eval["precision"][..., -1]  # (10 IoUs, 101 recalls, K, areas)
+    per_class: dict[str, dict[str, float]] = {}
+    curves: dict[str, list[float]] = {}
+    for key, name in names.items():
+        cells = precision[:, :, order[key], 0]
+        per_class[name] = {"AP": _mean(cells), "AP50": _mean(cells[0]), "objects": counts[key]}
+        if full:
+            curves[name] = precision[0, :, order[key], 0].tolist()
+    figures = Figures(_summary(precision, evaluation.eval["recall"], full), per_class, curves, {})
+    if not full:
+        return figures
+    chosen = set(objects.imgs)
+    parts = (ground_truth["annotations"], results)
+    truth, found = ([row for row in rows if row["image_id"] in chosen] for rows in parts)
+    voc = voc_figures({**ground_truth, "annotations": truth}, found)
+    for name, row in per_class.items():
+        row["VOC07"], row["VOC12"] = voc.eleven[name], voc.area[name]
+    return figures._replace(voc={"VOC07": voc.eleven["mean"], "VOC12": voc.area["mean"]})
+
+
+def _mean(cells: np.ndarray) -> float:
+    """Of the cells that have objects; the others are -1."""
+    cells = cells[cells > -1]
+    return float(cells.mean()) if cells.size else math.nan
+
+
+def _summary(precision: np.ndarray, recall: np.ndarray, full: bool) -> dict[str, float]:
+    """`precision` (10 IoUs, 101 recalls, K, areas), `recall` (10 IoUs, K, areas, detections)."""
+    every = precision[..., 0]
+    summary = {"AP": every, "AP50": every[0], "AP75": every[5]}
+    if full:
+        summary |= {f"AP{size}": precision[..., area] for size, area in AREAS.items()}
+        summary |= {f"AR{most}": recall[:, :, 0, k] for k, most in enumerate((1, 10, 100))}
+        summary |= {f"AR{size}": recall[:, :, area, -1] for size, area in AREAS.items()}
+    return {name: _mean(cells) for name, cells in summary.items()}

@@ -1,0 +1,166 @@
+"""Pictures of boxes: OpenCV only. All images are RGB uint8 (H, W, 3); no argument is changed."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from detector.postprocess import Detections
+
+
+# Okabe and Ito's colors, which color-blind readers tell apart, without black: reused every 7.
+COLORS = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
+GRAY = (190, 190, 190)
+PAPER, INK = (255, 255, 255), (20, 20, 20)
+READABLE = 640  # pixels of the longer side from which names fit beside the objects
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+class Marks(NamedTuple):
+    """Boxes (B, 4) xyxy in pixels of the image, labels (B,); negative labels are not drawn.
+    `scores` (B,): lower ones are drawn beneath. `ignore` (B,) bool: dashed and gray."""
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: np.ndarray | None = None
+    ignore: np.ndarray | None = None
+
+
+def draw(
+    image: np.ndarray, marks: Marks, class_names: Sequence[str], side: int | None = None
+) -> np.ndarray:
+    """The image with its boxes, class names and scores.
+
+    The longer side becomes `side` pixels; without it small images are enlarged by a whole factor.
+    """
+    factor = side / max(image.shape[:2]) if side else max(1, round(READABLE / max(image.shape[:2])))
+    canvas = _resized(image, factor)
+    labels = np.asarray(marks.labels, int)
+    ignore = np.zeros(len(labels), bool) if marks.ignore is None else np.asarray(marks.ignore, bool)
+    scores = marks.scores if marks.scores is None else np.asarray(marks.scores, float)
+    order = np.arange(len(labels)) if scores is None else np.argsort(scores, kind="stable")
+    shown = [index for index in order if labels[index] >= 0]
+    boxes = np.asarray(marks.boxes, float).reshape(-1, 4) * factor
+    boxes = boxes.clip(0, np.tile(canvas.shape[1::-1], 2) - 1).round().astype(int)
+    for index in shown:
+        color = GRAY if ignore[index] else COLORS[labels[index] % len(COLORS)]
+        _outline(canvas, boxes[index], color, bool(ignore[index]))
+    for index in shown:  # the text comes last, no line runs through it
+        color = GRAY if ignore[index] else COLORS[labels[index] % len(COLORS)]
+        text = class_names[labels[index]] + ("" if scores is None else f" {scores[index]:.2f}")
+        _write(canvas, text, boxes[index], color)
+    return canvas
+
+
+def _resized(image: np.ndarray, factor: float) -> np.ndarray:
+    if factor == 1:
+        return np.ascontiguousarray(image).copy()
+    height, width = (max(1, round(extent * factor)) for extent in image.shape[:2])
+    method = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    return cv2.resize(image, (width, height), interpolation=method)
+
+
+def _scale(canvas: np.ndarray) -> float:
+    """1 up to READABLE pixels; lines and letters grow with larger pictures."""
+    return max(1.0, max(canvas.shape[:2]) / 1.5 / READABLE)
+
+
+def _outline(
+    canvas: np.ndarray, box: np.ndarray, color: tuple[int, int, int], dashed: bool
+) -> None:
+    """A dark rim below the color keeps the line visible on any background."""
+    thick = round(2 * _scale(canvas))
+    left, top, right, bottom = box.tolist()
+    if not dashed:
+        cv2.rectangle(canvas, (left, top), (right, bottom), INK, thick + 2)
+        cv2.rectangle(canvas, (left, top), (right, bottom), color, thick)
+        return
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+    for (x1, y1), (x2, y2) in pairwise(corners):
+        steps = max(1, (abs(x2 - x1) + abs(y2 - y1)) // (6 * thick)) * 2
+        points = np.linspace((x1, y1), (x2, y2), steps).round().astype(int)
+        for start, end in zip(points[::2].tolist(), points[1::2].tolist(), strict=True):
+            cv2.line(canvas, start, end, INK, thick + 2)
+            cv2.line(canvas, start, end, color, thick)
+
+
+def _write(canvas: np.ndarray, text: str, box: np.ndarray, color: tuple[int, int, int]) -> None:
+    """Above the box where there is room, else inside it; never outside the picture."""
+    growth = _scale(canvas)
+    scale, thick = 0.42 * growth, max(1, round(0.6 * growth))
+    (width, height), below = cv2.getTextSize(text, FONT, scale, thick)
+    left = min(max(0, int(box[0]) - 1), max(0, canvas.shape[1] - width - 4))
+    bottom = max(int(box[1]), height + below + 2)
+    corner = (left, bottom - height - below - 2)
+    cv2.rectangle(canvas, corner, (left + width + 4, bottom), color, -1)
+    luminance = np.dot(color, (0.299, 0.587, 0.114))
+    ink, start = INK if luminance > 110 else PAPER, (left + 2, bottom - below)
+    cv2.putText(canvas, text, start, FONT, scale, ink, thick, cv2.LINE_AA)
+
+
+def side_by_side(
+    image: np.ndarray,
+    truth: Marks,
+    detections: Marks,
+    class_names: Sequence[str],
+    side: int = 480,
+    title: str = "",
+) -> np.ndarray:
+    """Ground truth left, detections right, each `side` pixels long, under a line of text."""
+    pair: list[np.ndarray] = []
+    for marks, text in ((truth, "ground truth"), (detections, "detections")):
+        picture = draw(image, marks, class_names, side)
+        count = int((np.asarray(marks.labels) >= 0).sum())
+        strip = np.full((24, picture.shape[1], 3), PAPER, np.uint8)
+        text = f"{text} ({count})" + (f"   {title}" if title and not pair else "")
+        cv2.putText(strip, text, (2, 16), FONT, 0.45, INK, 1, cv2.LINE_AA)
+        pair.append(np.concatenate([strip, picture]))
+    gap = np.full((len(pair[0]), 6, 3), PAPER, np.uint8)
+    return np.concatenate([pair[0], gap, pair[1]], axis=1)
+
+
+def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 2, gap: int = 10) -> np.ndarray:
+    """All pictures in a white grid, row by row, none rescaled. Raises ValueError without any."""
+    if not pictures:
+        raise ValueError("a contact sheet needs at least one picture")
+    height = max(picture.shape[0] for picture in pictures) + gap
+    width = max(picture.shape[1] for picture in pictures) + gap
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    sheet = np.full((rows * height + gap, columns * width + gap, 3), PAPER, np.uint8)
+    for index, picture in enumerate(pictures):
+        top, left = (gap + index // columns * height, gap + index % columns * width)
+        sheet[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return sheet
+
+
+def truth_and_detections(
+    batch: Mapping[str, torch.Tensor], detections: "Detections", class_names: Sequence[str]
+) -> list[np.ndarray]:
+    """Ground truth and detections (score 0.3 and up) of every image of a batch, side by side."""
+    shown = []
+    scale = (batch["sizes"] / batch["original_sizes"]).float().flip(-1).repeat(1, 2)
+    boxes = (detections.boxes * scale[:, None]).cpu().numpy()
+    scores, labels = detections.scores.cpu().numpy(), detections.labels.cpu().numpy()
+    cpu = {name: value.cpu() for name, value in batch.items()}
+    for k, (height, width) in enumerate(cpu["sizes"].tolist()):
+        image = cpu["images"][k, :, :height, :width].permute(1, 2, 0).numpy()
+        valid = cpu["valid"][k]
+        objects = {name: cpu[name][k][valid].numpy() for name in ("boxes", "labels", "ignore")}
+        truth = Marks(**objects)
+        best = scores[k] >= 0.3
+        found = Marks(boxes[k][best], labels[k][best], scores[k][best])
+        shown.append(side_by_side(image, truth, found, class_names, side=320))
+    return shown

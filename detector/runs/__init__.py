@@ -1,0 +1,1 @@
+"""Run folders, the assembly of a Detector from a configuration, and where weights come from."""

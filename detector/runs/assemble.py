@@ -1,0 +1,97 @@
+"""A resolved configuration -> the Detector that it describes."""
+
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from detector.anchors import AnchorGenerator
+from detector.backbone import Backbone
+from detector.config.errors import UserError
+from detector.config.resolve import load
+from detector.config.signatures import module_of
+from detector.criterion import Criterion
+from detector.module import Detector
+from detector.postprocess import Postprocess
+from detector.retinanet import RetinaNet
+from detector.runs.folder import checkpoint_file, existing_run
+from detector.runs.weights import net_weights, read_weights
+
+
+def load_class(name: str) -> type:
+    """The class of a loss: a name of losses/, or module.Class of a module on the path or in the
+    present folder."""
+    module, class_name = module_of(name), name.rpartition(".")[2]
+    if os.getcwd() not in sys.path:  # `python folder/train.py` has that folder there instead
+        sys.path.append(os.getcwd())
+    loss: type = getattr(importlib.import_module(module), class_name)
+    return loss
+
+
+def make_loss(spec: Mapping[str, Any]) -> Any:
+    """The loss of {name: FocalLoss, gamma: 2.0}, constructed. Imports torch."""
+    arguments = {key: value for key, value in spec.items() if key != "name"}
+    return load_class(spec["name"])(**arguments)
+
+
+def assemble(config: dict[str, Any]) -> Detector:
+    """The untrained detector that a resolved configuration describes; `data.classes` must be filled
+    in."""
+    model = config["model"]
+    num_classes = len(config["data"]["classes"])
+    class_loss, box_loss = (_loss(config, slot) for slot in ("class_loss", "box_loss"))
+    body = {key: model[key] for key in ("depth", "width", "norm", "channels", "p6", "freeze")}
+    fast = config["speed"]["channels_last"]
+    layout = torch.channels_last if fast else torch.contiguous_format
+    net = RetinaNet(
+        Backbone(**body),
+        AnchorGenerator(**model["anchors"]),
+        class_loss.initial_bias(num_classes, model["prior"]),
+        convs=model["convs"],
+        head_norm=model["head_norm"],
+        num_classes=num_classes,
+    )
+    return Detector(
+        net.to(memory_format=layout),
+        Criterion(class_loss, box_loss, num_classes, **model["match"]),
+        Postprocess(class_loss.scores, **config["postprocess"]),
+        config["optimizer"],
+        config["schedule"],
+        config["data"]["batch_size"],
+    )
+
+
+def _loss(config: dict[str, Any], slot: str) -> Any:
+    try:
+        loss = make_loss(config["model"][slot])
+        loss.setup(len(config["data"]["classes"]), config["model"]["channels"])
+    except ValueError as error:
+        raise UserError(f"model.{slot}: {error}") from error
+    return loss
+
+
+def open_run(
+    name: str, checkpoint: str = "best", config: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], Detector]:
+    """The configuration of a run and its trained detector in evaluation mode.
+
+    `config` replaces the run's own config.yaml, for flags that change how it is evaluated.
+    """
+    run = existing_run(name)
+    config = config or load(run / "config.yaml")
+    detector = assemble(config)
+    path = checkpoint_file(run, checkpoint)
+    weights = net_weights(read_weights(path))
+    own = detector.net.state_dict()
+    wrong = [key for key in own if key not in weights or weights[key].shape != own[key].shape]
+    wrong += [key for key in weights if key not in own]
+    if wrong:
+        raise UserError(
+            f"{path} is of another model than {run}/config.yaml describes: {len(wrong)} weights "
+            f"differ, the first is net.{wrong[0]}"
+        )
+    detector.net.load_state_dict(weights)
+    return config, detector.eval()

@@ -1,0 +1,1 @@
+"""What runs beside training: trainer, callbacks, density of gradients."""

@@ -1,0 +1,127 @@
+"""What runs beside training: averaged weights, the bar, a line per epoch, silence elsewhere."""
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, TQDMProgressBar, WeightAveraging
+from torch import Tensor
+
+
+def quiet() -> None:
+    """No adverts and no warnings that nobody can act on."""
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*sync_dist=True.*when logging on epoch level.*")
+    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=".*grad attribute of a Tensor that is not a leaf.*")
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("pytorch_lightning.accelerators.cuda").setLevel(logging.WARNING)
+
+
+class RampedEMA(WeightAveraging):
+    """Exponential moving average of weights and statistics, used for validation and kept as the
+    checkpoint's `state_dict`.
+
+    After n updates the decay is min(decay, (1 + n) / (10 + n)): with a constant decay a short run
+    would validate little but its initial weights. Integers (counts) are copied.
+    """
+
+    def __init__(self, decay: float) -> None:
+        def average(old: Tensor, new: Tensor, updates: Tensor) -> Tensor:
+            if not old.is_floating_point():
+                return new
+            keep = ((1 + updates) / (10 + updates)).clamp(max=decay)
+            return torch.lerp(new, old, keep.to(old.dtype))
+
+        super().__init__(avg_fn=average)
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and self._average_model is not None:
+            # torch asks whether it is zero at every update, and on a GPU would wait for the answer
+            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+
+
+class Bar(TQDMProgressBar):
+    """A bar that shows what was read at the last logging interval, so that it never waits for the
+    device."""
+
+    def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
+        recent: dict[str, float] = getattr(pl_module, "recent", {})
+        shown = {name.removeprefix("train/"): f"{value:.3g}" for name, value in recent.items()}
+        return {name: shown[name] for name in ("loss", "class", "box", "lr") if name in shown}
+
+
+def peak_memory() -> float:
+    """GiB that this process has had at most: of tensors on the GPU, or without one of RAM; nan
+    where the system does not say. (getrusage would count what started the process, too.)"""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.is_file() else []
+    peaks = [line.split()[1] for line in lines if line.startswith("VmHWM")]
+    return int(peaks[0]) / 2**20 if peaks else math.nan
+
+
+class EpochLine(Callback):
+    """One plain line per epoch, for terminals and logs alike: loss, AP, speed, time left."""
+
+    def __init__(self, save: Callable[[dict[str, float]], None]) -> None:
+        """`save` is given what to keep of every epoch, so that a kill loses at most one: epoch,
+        seconds, step_seconds (validation apart), memory (see `peak_memory`), and figures."""
+        self.save = save
+        self.validated = False
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.validation_started = time.perf_counter()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.validated = True
+        self.validating += time.perf_counter() - self.validation_started
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.started, self.first = time.perf_counter(), trainer.current_epoch
+        if trainer.is_global_zero:
+            scaled = pl_module.optimizer["reference_batch"]
+            base = f"optimizer.lr {pl_module.optimizer['lr']:g}"
+            base += f" for {scaled} images" if scaled else ", not scaled"
+            print(
+                f"learning rate {pl_module.learning_rate:.4g} for {pl_module.images_per_update} "
+                f"images per update ({base}); warm-up of {pl_module.warmup} of "
+                f"{trainer.estimated_stepping_batches:.0f} updates"
+            )
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.epoch_started, self.validating = time.perf_counter(), 0.0
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        now, done = time.perf_counter(), trainer.current_epoch + 1
+        # figures of an earlier validation are not those of this epoch
+        logged = trainer.callback_metrics.items() if self.validated else []
+        figures = {name: float(value) for name, value in logged if name.startswith("val/")}
+        self.validated = False
+        if not trainer.is_global_zero:
+            return
+        seconds = now - self.epoch_started
+        step = (seconds - self.validating) / max(1, trainer.num_training_batches)
+        cost = {"seconds": seconds, "step_seconds": step, "memory": peak_memory()}
+        self.save({"epoch": done, **cost, **figures})
+        text = f"epoch {done}/{trainer.max_epochs}"
+        if "train/loss" in pl_module.recent:
+            text += f"  loss {pl_module.recent['train/loss']:.3f}"
+        for name in ("AP", "AP50"):
+            if f"val/{name}" in figures:
+                text += f"  {name} {figures[f'val/{name}']:.3f}"
+        text += f"  {now - self.epoch_started:.1f} s"
+        if trainer.max_epochs and trainer.max_epochs > done:
+            left = (now - self.started) / (done - self.first) * (trainer.max_epochs - done)
+            text += f"  {left / 60:.1f} min left"
+        print(text, flush=True)

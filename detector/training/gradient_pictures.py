@@ -1,0 +1,135 @@
+"""Pictures of the density of gradient norms, by hand and at every validation. Needs matplotlib."""
+
+import contextlib
+import math
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+
+from detector.retinanet import Predictions
+from detector.training.gradient_density import (
+    DECADE,
+    EASY,
+    OUTLIER,
+    REGIONS,
+    STEPS,
+    WORST,
+    GradientCounts,
+    Shares,
+    shares,
+)
+
+
+class GradientPictures(Callback):
+    """Counts gradient norms at every logging interval, of rank 0, and draws them at every
+    validation: train/gradients in TensorBoard, and gradients.png in the run's folder."""
+
+    def __init__(self, run: Path) -> None:
+        self.run, self.counts = run, GradientCounts()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            self.counts.to(pl_module.device)
+
+            def count(predictions: Predictions, batch: dict[str, Tensor]) -> None:
+                interval = trainer.log_every_n_steps  # type: ignore[attr-defined]
+                if trainer.global_step % interval == 0:
+                    self.counts.add(pl_module.losses, predictions, batch)
+
+            pl_module.observer = count
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        pl_module.observer = None
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """A missing matplotlib costs the picture only."""
+        if not trainer.is_global_zero or not self.counts.examples.any():
+            return
+        loss = type(pl_module.losses.class_loss).__name__
+        title = f"Training with {loss}, to epoch {trainer.current_epoch + 1}"
+        with contextlib.suppress(ModuleNotFoundError):
+            figure = save_gradients(self.run / "gradients.png", self.counts, title)
+            if trainer.logger:
+                trainer.logger.experiment.add_figure(  # type: ignore[attr-defined]
+                    "train/gradients", figure, trainer.global_step
+                )
+        self.counts.reset()
+
+
+def draw_gradients(examples: Tensor, errors: Tensor, title: str) -> Any:
+    """A matplotlib Figure of four panels; ModuleNotFoundError without matplotlib."""
+    from matplotlib.figure import Figure
+
+    found = shares(examples, errors)
+    figure = Figure(figsize=(12, 9), layout="constrained")
+    figure.suptitle(title)
+    panels = figure.subplots(2, 2)
+    _density(panels[0, 0], found.norms, examples)
+    _gradients(panels[0, 1], found)
+    _bars(panels[1, 0], found)
+    _boxes(panels[1, 1], found, errors)
+    for panel in panels.flat:
+        panel.grid(alpha=0.3)
+        panel.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def _density(panel: Any, norms: Tensor, examples: Tensor) -> None:
+    total = max(1, int(examples.sum()))
+    panel.axvspan(float(norms[0]), EASY, color="#0072b2", alpha=0.07)
+    panel.axvspan(OUTLIER, float(norms[-1]), color="#d55e00", alpha=0.12)
+    for row, (name, color) in enumerate((("background", "#5f5f5f"), ("objects", "#009e73"))):
+        density = examples[row] / total * (STEPS / (2 * WORST))
+        shown = torch.where(density > 0, density, math.nan)
+        panel.plot(norms, shown, color=color, label=f"{name} ({int(examples[row].sum()):,})")
+    panel.set(xscale="logit", yscale="log", xlabel="gradient norm g = |p − t|")
+    panel.set(title="Examples per unit of logit", ylabel="share of all examples")
+    panel.annotate("easy", (0.03, 0.03), xycoords="axes fraction", color="#0072b2")
+    panel.annotate("outliers", (0.97, 0.03), xycoords="axes fraction", ha="right", color="#d55e00")
+    panel.legend(loc="upper right")
+
+
+def _gradients(panel: Any, found: Shares) -> None:
+    for name, share in found.classes.items():
+        panel.plot(found.norms, share.sum(0) * (STEPS / (2 * WORST)), label=name)
+    panel.set(xscale="logit", xlabel="gradient norm g", ylabel="share of the loss's gradient")
+    panel.set(title="Where each loss takes its gradient from, per unit of logit")
+    panel.legend()
+
+
+def _bars(panel: Any, found: Shares) -> None:
+    colors = ("#bcd7e8", "#0072b2", "#009e73", "#d55e00")
+    left = [0.0] * len(found.regions)
+    for region, color in zip(REGIONS, colors, strict=True):
+        widths = [loss[region] for loss in found.regions.values()]
+        bars = panel.barh(list(found.regions), widths, left=left, color=color, label=region)
+        texts = [f"{width:.0%}" if width >= 0.04 else "" for width in widths]
+        panel.bar_label(bars, texts, label_type="center", color="black", fontsize=9)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    panel.invert_yaxis()
+    panel.set(xlim=(0, 1), xlabel="share of the loss's gradient")
+    panel.set_title(f"easy: g ≤ {EASY}, outliers: g ≥ {OUTLIER}", fontsize=10)
+    panel.legend(ncols=4, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12))
+
+
+def _boxes(panel: Any, found: Shares, errors: Tensor) -> None:
+    count = int(errors.sum())
+    panel.fill_between(
+        found.sizes, errors / max(1, count) * DECADE, color="#bbbbbb", label="deltas", step="mid"
+    )
+    for name, share in found.boxes.items():
+        panel.plot(found.sizes, share * DECADE, label=f"gradient of {name}")
+    panel.set(xscale="log", xlabel="error of a delta", ylabel="share per decade")
+    panel.set(title=f"Box deltas of foreground anchors ({count:,})")
+    panel.legend()
+
+
+def save_gradients(path: Path, counts: GradientCounts, title: str) -> Any:
+    """Draws what was counted into a PNG and returns the Figure."""
+    figure = draw_gradients(counts.examples.cpu(), counts.errors.cpu(), title)
+    figure.savefig(path, dpi=90)
+    return figure

@@ -1,0 +1,109 @@
+"""Kinds of errors, each in a scene made by hand."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from detector.evaluation.calibration import calibration
+from detector.evaluation.coco import coco_figures
+from detector.evaluation.matches import match_all
+from detector.evaluation.tide import KINDS, Errors, explain, format_errors
+from tests.test_evaluation import box, random_set, truth_of
+
+GOOD = [0.0, 0, 10, 10]
+FAR = [100.0, 100, 10, 10]
+
+
+def find_errors(*arguments: Any, **options: Any) -> Errors:
+    return explain(*arguments, **options)[0]
+
+
+def counts(objects: list[Any], results: list[Any]) -> dict[str, int]:
+    found = find_errors(truth_of(objects, categories=(1, 2)), results).counts
+    return {kind: count for kind, count in found.items() if count}
+
+
+def test_every_kind_by_hand() -> None:
+    one = [box(0, GOOD)]
+    right = box(0, GOOD, score=0.9)
+    assert counts(one, [right]) == {}
+    assert counts(one, []) == {"missed": 1}
+    assert counts(one, [right, box(0, GOOD, score=0.8)]) == {"duplicate": 1}
+    assert counts(one, [right, box(0, FAR, score=0.8)]) == {"background": 1}
+    assert counts(one, [right, box(1, GOOD, score=0.8)]) == {"background": 1}  # an empty image
+    # half of it shifted away: IoU 5 / 15; the object is about to be found, so it is not missed
+    assert counts(one, [box(0, [5, 0, 10, 10], score=0.8)]) == {"location": 1}
+    assert counts(one, [box(0, GOOD, 2, score=0.8)]) == {"class": 1}
+    assert counts(one, [box(0, [5, 0, 10, 10], 2, score=0.8)]) == {"both": 1, "missed": 1}
+    crowd = [box(0, GOOD), box(0, FAR, iscrowd=1)]
+    assert counts(crowd, [right, box(0, FAR, score=0.8)]) == {}
+
+
+def test_what_mending_gains_by_hand() -> None:
+    two = [box(0, GOOD), box(1, GOOD)]
+    found = [box(0, GOOD, score=0.9), box(0, FAR, score=0.95)]
+    errors = find_errors(truth_of(two), found)
+    # precision 1/2 up to recall 1/2, of 101 recalls 51
+    assert errors.ap50 == pytest.approx(51 * 0.5 / 101)
+    assert errors.gained["background"] == pytest.approx(51 * 0.5 / 101)
+    assert errors.gained["missed"] == pytest.approx(0.5 - 51 * 0.5 / 101)
+    # two mislocated ones about one object: the better becomes right, the other goes
+    shifted = [box(0, [5, 0, 10, 10], score=0.9), box(0, [6, 0, 10, 10], score=0.8)]
+    errors = find_errors(truth_of([box(0, GOOD)]), shifted)
+    assert (errors.ap50, errors.gained["location"]) == (0, 1)
+    assert errors.counts["missed"] == 0
+    # the mended class counts where it belongs
+    confused = [box(0, GOOD, 2, score=0.9)]
+    errors = find_errors(truth_of([box(0, GOOD)], categories=(1, 2)), confused)
+    assert errors.gained["class"] == 1
+
+
+def test_an_error_about_an_object_that_is_found_only_goes() -> None:
+    found = [box(0, GOOD, score=0.5), box(0, [5, 0, 10, 10], score=0.9)]
+    errors = find_errors(truth_of([box(0, GOOD)]), found)
+    assert errors.ap50 == pytest.approx(0.5)
+    assert errors.gained["location"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ap50_is_cocos_and_all_detections_are_accounted_for(seed: int) -> None:
+    ground_truth, results = random_set(seed)
+    errors = find_errors(ground_truth, results)
+    figures = coco_figures(ground_truth, results, full=False)
+    assert errors.ap50 == pytest.approx(figures.summary["AP50"], abs=1e-12)
+    matches = match_all(ground_truth, results, thresholds=[0.5]).values()
+    wrong = sum(int((~one.correct & ~one.ignored).sum()) for one in matches)
+    assert sum(errors.counts[kind] for kind in KINDS[:-1]) == wrong
+    assert all(gain >= -1e-12 for kind, gain in errors.gained.items() if kind != "class")
+    some = ground_truth["images"][3]["id"]
+    part = find_errors(ground_truth, results, image_ids=[some])
+    assert sum(part.counts.values()) < sum(errors.counts.values())
+
+
+def test_calibration_by_hand() -> None:
+    objects = [box(0, GOOD), box(1, GOOD)]
+    found = [
+        box(0, GOOD, score=0.95),
+        box(1, GOOD, score=0.55),
+        box(0, FAR, score=0.52),
+        box(1, FAR, score=1.0),
+    ]
+    found_bins = calibration(match_all(truth_of(objects), found, thresholds=[0.5]))
+    assert found_bins.counts == [0, 0, 0, 0, 0, 2, 0, 0, 0, 2]
+    assert found_bins.precision[5] == found_bins.precision[9] == 0.5
+    assert math.isnan(found_bins.precision[0])
+    assert found_bins.error == pytest.approx((abs(0.535 - 0.5) + abs(0.975 - 0.5)) / 2)
+    errors, same = explain(truth_of(objects), found)
+    assert repr(same) == repr(found_bins)  # repr, since nan != nan
+    text = format_errors(errors, same)
+    assert "background         2" in text
+    assert "calibration error 0.255" in text
+
+
+def test_nothing_at_all() -> None:
+    empty = calibration(match_all(truth_of([box(0, GOOD)]), []))
+    assert empty.error == 0
+    assert np.isnan(empty.precision).all()
+    assert math.isnan(find_errors(truth_of([]), []).ap50)
