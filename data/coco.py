@@ -73,8 +73,8 @@ def difference(
     """One line that names the classes only one side has; None where both have the same."""
     sides = [(left_name, left, set(right)), (right_name, right, set(left))]
     parts = []
-    for name, mine, others in sides:
-        alone = [item for item in mine if item not in others]
+    for name, classes, others in sides:
+        alone = [item for item in classes if item not in others]
         if alone:
             parts.append(f"only in {name}: {', '.join(alone)}")
     return "; ".join(parts) or None

@@ -1,7 +1,5 @@
 """The data of a run: reads the splits, checks that they fit together, and makes the loaders."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -11,17 +9,16 @@ from torch.utils.data import DataLoader
 
 from data import DataError, coco
 from data.dataset import Images, collate
-from data.layouts import Layout, read_coco, read_voc
-from data.noise import Kind, with_noise
+from data.layouts import Source, read
+from data.noise import with_noise
+from data.options import Options
 from data.sampler import Batches
 from data.split import Split, to_split
 from data.transforms import Augmentation, InputSize
 
-FORMATS = ("coco", "voc", "shapes")
-
 
 class DataModule(pl.LightningDataModule):
-    """Training and validation data in COCO, VOC or the drawn shapes' layout (README: Data).
+    """Training and validation data in COCO, VOC or the drawn shapes' layout (docs/data.md).
 
     After `setup`: `classes` and `category_ids` (the data set's id of each), `file_names` of the
     validation split by image id, `ground_truth()` and `report()`. `input_size` places bare images
@@ -30,56 +27,14 @@ class DataModule(pl.LightningDataModule):
     that is wrong with the data is a DataError of one line.
     """
 
-    def __init__(
-        self,
-        *,
-        format: str,
-        root: str | Path,
-        train: str | Sequence[str],
-        val: str | Sequence[str],
-        annotations: str | None = None,
-        images: str | None = None,
-        classes: Sequence[str] | None = None,
-        size: Sequence[int] | int | None = (640, 640),
-        short: Sequence[int] | int | None = None,
-        long: int = 1333,
-        batch_size: int = 16,
-        workers: int = 2,
-        cache: bool = False,
-        hflip: float = 0.5,
-        vflip: float = 0.0,
-        color: float = 0.0,
-        zoom: float = 0.0,
-        label_noise: float = 0.0,
-        noise_kind: Kind = "mixed",
-        holdout: float = 0.0,
-        reduce: bool = True,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, *, seed: int = 0, **options: Any) -> None:
+        """`options` are those of `Options`, the keys of a configuration's section `data`."""
         super().__init__()
-        if format not in FORMATS:
-            raise DataError(f"data.format must be one of {', '.join(FORMATS)}, not {format!r}")
-        for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
-            if value < least:
-                raise DataError(f"data.{name} must be at least {least}, not {value}")
-        if cache and short:
-            raise DataError(
-                "data.cache needs one size for all images: give data.size, no data.short"
-            )
         if seed < 0:
             raise DataError(f"seed must not be negative, but is {seed}")
-        if classes and len(set(classes)) < len(classes):
-            raise DataError("data.classes names a class twice")
-        templates = {"annotations": annotations, "images": images}
-        given = {name: template for name, template in templates.items() if template}
-        self.layout = Layout(Path(root), **given)
-        self.format, self.names = format, {"train": train, "val": train if holdout else val}
-        self.label_noise, self.noise_kind, self.holdout = label_noise, noise_kind, holdout
-        self.chosen = list(classes) if classes else None
-        self.input_size = InputSize(size, short, long)
-        self.augmentation = Augmentation(hflip, vflip, color, zoom)
-        self.batch_size, self.workers, self.cache, self.seed = batch_size, workers, cache, seed
-        self.reduce = reduce
+        self.seed, self.options = seed, (chosen := Options(**options))
+        self.input_size = InputSize(chosen.size, chosen.short, chosen.long)
+        self.augmentation = Augmentation(chosen.hflip, chosen.vflip, chosen.color, chosen.zoom)
         self.splits: dict[str, Split] = {}
         self.noise: list[str] = []
         self.classes: list[str] = []
@@ -94,52 +49,30 @@ class DataModule(pl.LightningDataModule):
         parts = ["val"] if stage in ("validate", "test") else ["train", "val"]
         if all(part in self.splits for part in parts):
             return
-        if self.format == "voc":
-            # VOC has no list of classes: without one given, those of both splits count.
-            needed = parts if self.chosen else ["train", "val"]
-            splits = {part: self.names[part] for part in needed}
-            self.classes, sources = read_voc(
-                self.layout.root, splits, self.chosen, complete="train" in needed
-            )
-        else:
-            if self.format == "shapes":
-                self._draw()
-            splits = {part: self.names[part] for part in parts}
-            self.classes, sources = read_coco(self.layout, splits, self.chosen)
+        options = self.options
+        self.classes, sources = read(options, parts)
         for part in parts:
-            where, folder, content, left_out = sources[part]
-            if self.holdout:
-                content = coco.set_apart(content, self.holdout, rest=part == "train")
+            if options.holdout:
+                content = coco.set_apart(
+                    sources[part].content, options.holdout, rest=part == "train"
+                )
                 sources[part] = sources[part]._replace(content=content)
-            split = to_split(content, folder, self.classes, where)
-            split.dropped["of other classes"] += left_out
-            if part == "train" and not len(split.boxes):
-                raise DataError(f"{where} has no objects to train on")
-            if part == "train" and self.label_noise:
-                noise = (self.label_noise, self.noise_kind, len(self.classes), self.seed)
-                split, line = with_noise(split, *noise)
-                self.noise = [f"train: {line}"]
-            self.splits[part] = split
+            self.splits[part] = self._split(part, sources[part])
         self._truth = coco.restrict(sources["val"].content, self.classes)
         ids = coco.class_ids(self._truth, sources["val"].where)
         self.category_ids = [ids[name] for name in self.classes]
         self.file_names = {image["id"]: image["file_name"] for image in self._truth["images"]}
 
-    def _draw(self) -> None:
-        """Draws the shapes where they are missing; processes that start together draw once."""
-        layout = self.layout
-        paths = [layout.path(layout.annotations, split) for split in self.names.values()]
-        if all(path.is_file() for path in paths):
-            return
-        import fcntl  # Windows lacks it, and only this needs it
-
-        from data.shapes import draw_dataset
-
-        layout.root.mkdir(parents=True, exist_ok=True)
-        with open(layout.root / ".lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not all(path.is_file() for path in paths):
-                draw_dataset(layout.root)
+    def _split(self, part: str, source: Source) -> Split:
+        split = to_split(source.content, source.folder, self.classes, source.where)
+        split.dropped["of other classes"] += source.left_out
+        if part == "train" and not len(split.boxes):
+            raise DataError(f"{source.where} has no objects to train on")
+        if part == "train" and self.options.label_noise:
+            rate, kind = self.options.label_noise, self.options.noise_kind
+            split, line = with_noise(split, rate, kind, len(self.classes), self.seed)
+            self.noise = [f"train: {line}"]
+        return split
 
     def ground_truth(self) -> coco.Content:
         """The validation split as the content of a COCO file: the file's own, untouched (without
@@ -169,21 +102,22 @@ class DataModule(pl.LightningDataModule):
     def _loader(self, part: str, augmentation: Augmentation | None, **order: Any) -> DataLoader:
         if part not in self.splits:
             self.setup("fit" if part == "train" else "validate")
-        split = self.splits[part]
-        dataset = self._datasets.setdefault(
-            part, Images(split, augmentation, self.seed, self.reduce)
-        )
-        if self.cache and dataset.cache is None:
+        split, options = self.splits[part], self.options
+        if part not in self._datasets:
+            self._datasets[part] = Images(split, augmentation, self.seed, options.reduce)
+        dataset = self._datasets[part]
+        if options.cache and dataset.cache is None:
             height, width = split.sizes[0].tolist()
-            dataset.fill_cache(self.input_size.shape_for(height, width), self.workers)
-        batches = Batches(split.sizes, self.input_size, self.batch_size, seed=self.seed, **order)
+            dataset.fill_cache(self.input_size.shape_for(height, width), options.workers)
+        count = options.batch_size
+        batches = Batches(split.sizes, self.input_size, count, seed=self.seed, **order)
         return DataLoader(
             dataset,
             batch_sampler=batches,
-            num_workers=self.workers,
+            num_workers=options.workers,
             collate_fn=collate,
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.workers > 0,
+            persistent_workers=options.workers > 0,
             worker_init_fn=_start_worker,
         )
 

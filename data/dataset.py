@@ -52,9 +52,9 @@ class Images(Dataset[dict[str, Any]]):
         image = load_image(path, factor)
         smaller = (-(-height // factor), -(-width // factor))
         if image.shape[:2] not in ((height, width), smaller):
-            there = load_image(path)
+            full = load_image(path)
             raise DataError(
-                f"{path} is {there.shape[1]}x{there.shape[0]} pixels, but its annotations say "
+                f"{path} is {full.shape[1]}x{full.shape[0]} pixels, but its annotations say "
                 f"{width}x{height} (rotated by EXIF, or resized?): correct one"
             )
         return resize(image, shape)
@@ -84,15 +84,20 @@ class Images(Dataset[dict[str, Any]]):
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
-    """N images of one shape -> the batch; G objects each, 16, 32, 64, ... so that a compiled step
-    sees few different shapes.
+    """N images of one shape -> the batch, the only thing that data and detector share.
 
-    images uint8 (N, 3, H, W) RGB, content top left, 0 elsewhere · boxes float32 (N, G, 4) xyxy in
-    input pixels · labels int64 (N, G), 0 on padding rows · ignore bool (N, G) crowd or difficult ·
-    valid bool (N, G), False on padding rows · sizes int64 (N, 2) height, width of the content ·
-    original_sizes int64 (N, 2) · image_ids int64 (N,) · identities int64 (N, G), -1 none, only
-    where the data has tracks. A box goes back to original pixels, each axis by its own ratio, as
-    x * original_width / width, y * original_height / height.
+    images          uint8 (N, 3, H, W) RGB, content at the top left, 0 elsewhere
+    boxes           float32 (N, G, 4) xyxy in pixels of the input
+    labels          int64 (N, G), 0 on padding rows
+    ignore          bool (N, G), a crowd or a difficult object
+    valid           bool (N, G), False on padding rows
+    sizes           int64 (N, 2), height and width of the content
+    original_sizes  int64 (N, 2), height and width of the image file
+    image_ids       int64 (N,)
+    identities      int64 (N, G), -1 none; only where the data has tracks
+
+    G is 16, 32, 64, ..., so that a compiled step sees few different shapes. A box goes back to
+    pixels of the file, each axis by its own ratio: x * original_width / width.
     """
     group = SMALLEST_GROUP
     while group < max(len(sample["boxes"]) for sample in samples):

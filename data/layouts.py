@@ -1,12 +1,11 @@
 """Finds a data set's annotations by its layout and settles which classes a run has."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from data import DataError, coco, voc
-
-Splits = Mapping[str, str | Sequence[str]]  # "train", "val" -> the split's name, or names to join
+from data.options import Options, Splits
 
 
 class Source(NamedTuple):
@@ -32,13 +31,46 @@ class Layout(NamedTuple):
         return self.root / template.replace("{split}", split)
 
 
+def read(options: Options, parts: Sequence[str]) -> tuple[list[str], dict[str, Source]]:
+    """Classes of the run, and the sources of "train" and "val", of those `parts` that are asked
+    for. Draws the shapes where they are asked for and missing."""
+    root, chosen = Path(options.root), list(options.classes) if options.classes else None
+    names = {"train": options.train, "val": options.train if options.holdout else options.val}
+    if options.format == "voc":
+        # VOC has no list of classes: without a choice, those of both splits count.
+        needed = parts if chosen else ["train", "val"]
+        splits = {part: names[part] for part in needed}
+        return read_voc(root, splits, chosen, complete="train" in needed)
+    templates = {"annotations": options.annotations, "images": options.images}
+    layout = Layout(root, **{name: template for name, template in templates.items() if template})
+    if options.format == "shapes":
+        _draw(layout, names.values())
+    return read_coco(layout, {part: names[part] for part in parts}, chosen)
+
+
+def _draw(layout: Layout, splits: Iterable[Splits]) -> None:
+    """Draws the shapes where they are missing; processes that start together draw once."""
+    paths = [layout.path(layout.annotations, split) for split in splits]
+    if all(path.is_file() for path in paths):
+        return
+    import fcntl  # Windows lacks it, and only this needs it
+
+    from data.shapes import draw_dataset
+
+    layout.root.mkdir(parents=True, exist_ok=True)
+    with open(layout.root / ".lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not all(path.is_file() for path in paths):
+            draw_dataset(layout.root)
+
+
 def check_root(root: Path) -> None:
     if not root.is_dir():
         raise DataError(f"the data folder {root.absolute()} is missing (see data.root)")
 
 
 def read_coco(
-    layout: Layout, splits: Splits, chosen: list[str] | None
+    layout: Layout, splits: Mapping[str, Splits], chosen: list[str] | None
 ) -> tuple[list[str], dict[str, Source]]:
     """Classes and sources. Without `chosen` classes all splits must have the same ones, and their
     order is that of the first split's ids; otherwise every split must have the chosen ones."""
@@ -59,24 +91,24 @@ def read_coco(
 
 
 def read_voc(
-    root: Path, splits: Splits, chosen: list[str] | None, *, complete: bool
+    root: Path, splits: Mapping[str, Splits], chosen: list[str] | None, *, complete: bool
 ) -> tuple[list[str], dict[str, Source]]:
     """Classes and sources. Without `chosen` the classes are those that occur, sorted. Every chosen
     one must occur if the splits are `complete`; a validation split alone may well lack one, but
     not all."""
     check_root(root)
-    pictures = {part: voc.read(root, split) for part, split in splits.items()}
-    found = voc.class_names(picture for part in pictures.values() for picture in part)
-    if chosen and not (set(chosen) <= set(found) if complete else set(chosen) & set(found)):
-        differ = coco.difference(chosen, "data.classes", found, "the data")
+    images = {part: voc.read(root, split) for part, split in splits.items()}
+    names = voc.class_names(image for part in images.values() for image in part)
+    if chosen and not (set(chosen) <= set(names) if complete else set(chosen) & set(names)):
+        differ = coco.difference(chosen, "data.classes", names, "the data")
         raise DataError(f"{root}: the classes differ; {differ}")
-    classes = chosen or found
+    classes = chosen or names
     if not classes:
         raise DataError(f"{root} has no objects in {', '.join(map(str, splits.values()))}")
     sources = {}
-    for part, images in pictures.items():
-        content = voc.to_coco(images, classes)
-        left_out = sum(len(image.things) for image in images) - len(content["annotations"])
+    for part, rows in images.items():
+        content = voc.to_coco(rows, classes)
+        left_out = sum(len(image.objects) for image in rows) - len(content["annotations"])
         split = splits[part]
         name = split if isinstance(split, str) else "+".join(split)
         sources[part] = Source(f"{root} ({name})", root, content, left_out)

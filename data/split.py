@@ -141,8 +141,8 @@ def _sizes(images: list[dict[str, Any]], paths: list[str]) -> np.ndarray:
     sizes = np.zeros((len(images), 2), np.int64)
     for index, image in enumerate(images):
         size: tuple[Any, Any] = image.get("height"), image.get("width")
-        said = all(type(side) is int and side > 0 for side in size)
-        sizes[index] = size if said else header_size(paths[index])
+        known = all(type(side) is int and side > 0 for side in size)
+        sizes[index] = size if known else header_size(paths[index])
     return sizes
 
 

@@ -13,33 +13,33 @@ from data.split import header_size
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
 
 
-class Thing(NamedTuple):
+class Object(NamedTuple):
     name: str
     box: tuple[float, float, float, float]  # xmin, ymin, xmax, ymax as the file counts: from 1
     difficult: bool
 
 
-class Picture(NamedTuple):
+class Image(NamedTuple):
     file_name: str  # relative to the root
     height: int
     width: int
-    things: list[Thing]
+    objects: list[Object]
 
 
-def read(root: Path, splits: str | Sequence[str]) -> list[Picture]:
+def read(root: Path, splits: str | Sequence[str]) -> list[Image]:
     """The images of one or several splits, joined in this order. A split is "trainval" or, where
     the data lie in a folder of root, "VOC2007/trainval". Raises DataError for whatever is missing
     or broken."""
-    pictures = []
+    images = []
     for split in [splits] if isinstance(splits, str) else splits:
         folder, _, name = split.rpartition("/")
         stems = _stems(root / folder / "ImageSets" / "Main" / f"{name}.txt")
-        images = _images(root / folder / "JPEGImages", stems)
-        for stem, image in zip(stems, images, strict=True):
+        files = _images(root / folder / "JPEGImages", stems)
+        for stem, file in zip(stems, files, strict=True):
             path = root / folder / "Annotations" / f"{stem}.xml"
-            file_name = "/".join(filter(None, [folder, "JPEGImages", image]))
-            pictures.append(_picture(path, root, file_name))
-    return pictures
+            file_name = "/".join(filter(None, [folder, "JPEGImages", file]))
+            images.append(_image(path, root, file_name))
+    return images
 
 
 def _stems(path: Path) -> list[str]:
@@ -47,8 +47,8 @@ def _stems(path: Path) -> list[str]:
     try:
         stems = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
     except OSError:
-        there = sorted(other.stem for other in path.parent.glob("*.txt"))
-        choices = f"there are: {', '.join(there)}" if there else "see data.root and data.format"
+        names = sorted(other.stem for other in path.parent.glob("*.txt"))
+        choices = f"there are: {', '.join(names)}" if names else "see data.root and data.format"
         raise DataError(f"the split {path} is missing; {choices}") from None
     if len(set(stems)) < len(stems):
         twice = next(stem for stem in stems if stems.count(stem) > 1)
@@ -78,10 +78,10 @@ def _images(folder: Path, stems: Sequence[str]) -> list[str]:
     return [files[stem] for stem in stems]
 
 
-def _picture(path: Path, root: Path, file_name: str) -> Picture:
+def _image(path: Path, root: Path, file_name: str) -> Image:
     try:
         tree = ElementTree.fromstring(path.read_bytes())
-        things = [_thing(node) for node in tree.findall("object")]
+        objects = [_object(node) for node in tree.findall("object")]
     except OSError as error:
         reason = error.strerror or error
         raise DataError(f"cannot read the annotations {path}: {reason}") from None
@@ -90,10 +90,10 @@ def _picture(path: Path, root: Path, file_name: str) -> Picture:
     height, width = (_pixels(tree.findtext(f"size/{side}")) for side in ("height", "width"))
     if not height or not width:
         height, width = header_size(str(root / file_name))
-    return Picture(file_name, height, width, things)
+    return Image(file_name, height, width, objects)
 
 
-def _thing(node: ElementTree.Element) -> Thing:
+def _object(node: ElementTree.Element) -> Object:
     name, box = (node.findtext("name") or "").strip(), node.find("bndbox")
     if not name or box is None:
         raise ValueError("an object lacks its name or its bndbox")
@@ -103,7 +103,7 @@ def _thing(node: ElementTree.Element) -> Thing:
     except ValueError:
         raise ValueError(f"an object {name!r} has the bndbox {texts}") from None
     difficult = (node.findtext("difficult") or "").strip() == "1"
-    return Thing(name, (left, top, right, bottom), difficult)
+    return Object(name, (left, top, right, bottom), difficult)
 
 
 def _pixels(text: str | None) -> int:
@@ -114,39 +114,39 @@ def _pixels(text: str | None) -> int:
         return 0
 
 
-def class_names(pictures: Iterable[Picture]) -> list[str]:
+def class_names(images: Iterable[Image]) -> list[str]:
     """The names that occur, sorted: VOC has no list of them."""
-    return sorted({thing.name for picture in pictures for thing in picture.things})
+    return sorted({item.name for image in images for item in image.objects})
 
 
-def to_coco(pictures: Sequence[Picture], classes: Sequence[str]) -> Content:
+def to_coco(images: Sequence[Image], classes: Sequence[str]) -> Content:
     """The content of a COCO file with the objects of `classes`; all ids count from 1, file names
     are relative to the root, boxes are (xmin - 1, ymin - 1, width, height). An object marked as
     difficult is a crowd (COCO's word for: neither right nor wrong) and keeps its mark."""
     ids = {name: number for number, name in enumerate(classes, start=1)}
     rows: list[dict[str, object]] = []
-    for image_id, picture in enumerate(pictures, start=1):
-        for thing in picture.things:
-            if thing.name not in ids:
+    for image_id, image in enumerate(images, start=1):
+        for item in image.objects:
+            if item.name not in ids:
                 continue
-            left, top, right, bottom = thing.box
+            left, top, right, bottom = item.box
             left, top = left - 1, top - 1
             width, height = right - left, bottom - top
             row: dict[str, object] = {"id": len(rows) + 1, "image_id": image_id}
-            row |= {"category_id": ids[thing.name], "bbox": [left, top, width, height]}
-            row |= {"area": width * height, "iscrowd": int(thing.difficult)}
-            rows.append(row | ({"difficult": 1} if thing.difficult else {}))
-    images = [
+            row |= {"category_id": ids[item.name], "bbox": [left, top, width, height]}
+            row |= {"area": width * height, "iscrowd": int(item.difficult)}
+            rows.append(row | ({"difficult": 1} if item.difficult else {}))
+    headers = [
         {"id": number, "file_name": name, "height": height, "width": width}
-        for number, (name, height, width, _) in enumerate(pictures, start=1)
+        for number, (name, height, width, _) in enumerate(images, start=1)
     ]
     categories = [{"id": number, "name": name} for name, number in ids.items()]
-    return {"images": images, "annotations": rows, "categories": categories}
+    return {"images": headers, "annotations": rows, "categories": categories}
 
 
 def voc_to_coco(
     root: str | Path, splits: str | Sequence[str], classes: Sequence[str] | None = None
 ) -> Content:
     """Splits of a VOC folder as the content of a COCO file; without `classes`, those that occur."""
-    pictures = read(Path(root), splits)
-    return to_coco(pictures, class_names(pictures) if classes is None else classes)
+    images = read(Path(root), splits)
+    return to_coco(images, class_names(images) if classes is None else classes)

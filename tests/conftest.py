@@ -1,4 +1,4 @@
-"""A small drawn data set and the shortest real training that tests of the doors share."""
+"""A small drawn data set and the shortest real training that tests of the commands share."""
 
 import os
 from pathlib import Path

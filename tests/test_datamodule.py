@@ -1,3 +1,4 @@
+import dataclasses
 import gc
 import json
 import warnings
@@ -14,8 +15,11 @@ import torch
 from data import DataError
 from data.datamodule import DataModule
 from data.dataset import collate
+from data.options import Options
 from data.sampler import Batches
 from data.transforms import InputSize, load_image, place
+from detector.config.options import OPTIONS
+from detector.config.types import fit as fit_type
 
 Batch = dict[str, torch.Tensor]
 SHAPES = [(40, 60), (60, 40), (48, 48)]  # landscape, portrait, square
@@ -122,13 +126,13 @@ def test_images_decoded_smaller_are_placed_alike(tmp_path: Path) -> None:
         }
         (tmp_path / "annotations").mkdir(exist_ok=True)
         (tmp_path / "annotations" / f"instances_{split}.json").write_text(json.dumps(what))
-    small, whole = (
+    small, full = (
         next(iter(module(tmp_path, size=(48, 64), reduce=reduce).val_dataloader()))
         for reduce in (True, False)
     )
     for name in ("boxes", "sizes", "original_sizes"):
-        assert torch.equal(small[name], whole[name])
-    difference = (small["images"].int() - whole["images"].int()).abs().float()
+        assert torch.equal(small[name], full[name])
+    difference = (small["images"].int() - full["images"].int()).abs().float()
     assert difference.mean() < 3
     assert small["images"][0, 0, 10:30, 18:46].float().mean() > 245  # inside of the box
     assert small["images"].is_contiguous(memory_format=torch.channels_last)
@@ -149,8 +153,8 @@ def test_red_pixels_are_in_their_boxes_in_the_batch(root: Path) -> None:
             image = batch["images"][row].int()
             ys, xs = torch.nonzero((image[0] > 150) & (image[1] < 60), as_tuple=True)
             for box in batch["boxes"][row][batch["valid"][row]]:
-                found = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
-                assert box.tolist() == pytest.approx([int(side) for side in found], abs=1.6)
+                extent = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
+                assert box.tolist() == pytest.approx([int(side) for side in extent], abs=1.6)
 
 
 def test_a_bare_image_is_placed_as_in_validation(root: Path) -> None:
@@ -342,19 +346,19 @@ def fit(data: DataModule, epochs: int, checkpoint: Path | None = None, **options
         warnings.filterwarnings("ignore", ".*(does not have many workers|LeafSpec|log_every).*")
         trainer.fit(recorder, data, ckpt_path=checkpoint)
     if checkpoint is None:
-        trainer.save_checkpoint(data.layout.root / f"{epochs}.ckpt")
+        trainer.save_checkpoint(Path(data.options.root) / f"{epochs}.ckpt")
     return recorder
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_resumed_run_sees_what_an_uninterrupted_one_sees(root: Path, workers: int) -> None:
     options: dict[str, Any] = {"workers": workers, "color": 1.0}
-    whole = fit(module(root, **options), 3).seen
+    uninterrupted = fit(module(root, **options), 3).seen
     fit(module(root, **options), 1)
     resumed = fit(module(root, **options), 3, root / "1.ckpt").seen
-    assert resumed == whole[3:]
-    assert [epoch for epoch, _, _ in whole] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert whole[0][1] != whole[3][1]
+    assert resumed == uninterrupted[3:]
+    assert [epoch for epoch, _, _ in uninterrupted] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert uninterrupted[0][1] != uninterrupted[3][1]
 
 
 def test_overfitting_batches_keeps_to_the_same_images(root: Path) -> None:
@@ -434,6 +438,15 @@ def test_options_that_make_no_sense_are_one_clear_line(
     assert "\n" not in str(caught.value)
 
 
+def test_defaults_are_those_of_the_configuration() -> None:
+    fields = {f"data.{field.name}": field.default for field in dataclasses.fields(Options)}
+    table = {key: option for key, option in OPTIONS.items() if key.startswith("data.")}
+    assert fields.keys() == table.keys()
+    for key, default in fields.items():
+        if default is not dataclasses.MISSING:
+            assert fit_type(default, table[key].kind) == table[key].default, key
+
+
 def test_shapes_are_drawn_where_they_are_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -451,14 +464,14 @@ def test_shapes_are_drawn_where_they_are_missing(
 
 
 def test_a_share_of_train_is_set_apart_and_validated_on(root: Path) -> None:
-    whole, data = module(root), module(root, holdout=0.3)
-    for one in (whole, data):
-        one.setup("fit")
+    every, data = module(root), module(root, holdout=0.3)
+    for each in (every, data):
+        each.setup("fit")
     apart = data.splits["val"].image_ids.tolist()
     assert len(apart) == round(0.3 * 14)
-    every = whole.splits["train"].image_ids.tolist()
-    assert sorted(apart + data.splits["train"].image_ids.tolist()) == every
-    assert apart != every[: len(apart)]  # not the first ones
+    ids = every.splits["train"].image_ids.tolist()
+    assert sorted(apart + data.splits["train"].image_ids.tolist()) == ids
+    assert apart != ids[: len(apart)]  # not the first ones
     assert {row["image_id"] for row in data.ground_truth()["annotations"]} <= set(apart)
     alone = module(root, holdout=0.3, seed=5)
     alone.setup("validate")
@@ -466,9 +479,9 @@ def test_a_share_of_train_is_set_apart_and_validated_on(root: Path) -> None:
 
 
 def test_label_noise_is_in_training_only(root: Path) -> None:
-    whole, noisy = module(root), module(root, label_noise=1.0, noise_kind="missing")
-    for one in (whole, noisy):
-        one.setup("fit")
-    assert whole.splits["train"].ignore.sum() == len(noisy.splits["train"].boxes)
-    assert len(whole.splits["val"].boxes) == len(noisy.splits["val"].boxes)
+    clean, noisy = module(root), module(root, label_noise=1.0, noise_kind="missing")
+    for data in (clean, noisy):
+        data.setup("fit")
+    assert clean.splits["train"].ignore.sum() == len(noisy.splits["train"].boxes)
+    assert len(clean.splits["val"].boxes) == len(noisy.splits["val"].boxes)
     assert "label noise 1" in noisy.report()[-1]

@@ -33,7 +33,7 @@ def make_split(images: int = 400, each: int = 5) -> Split:
 
 
 def differences(split: Split, noisy: Split) -> dict[str, np.ndarray]:
-    """Objects that are wrong in each way, found by their identities."""
+    """Objects that are wrong in each way, by their identities."""
     kept = noisy.identities
     assert kept is not None
     classes = kept[noisy.labels != split.labels[kept]]
@@ -46,16 +46,15 @@ def differences(split: Split, noisy: Split) -> dict[str, np.ndarray]:
 def test_the_share_and_the_kinds_are_those_asked_for(kind: Kind) -> None:
     split = make_split()
     noisy, line = with_noise(split, 0.2, kind, K, seed=1)
-    found = differences(split, noisy)
-    total = sum(map(len, found.values()))
-    judged = (~split.ignore).sum()
-    assert total == pytest.approx(0.2 * judged, rel=0.15)
-    for name, objects in found.items():
+    wrong = differences(split, noisy)
+    total = sum(map(len, wrong.values()))
+    assert total == pytest.approx(0.2 * (~split.ignore).sum(), rel=0.15)
+    for name, objects in wrong.items():
         share = {"mixed": 1 / 3, name: 1}.get(kind, 0)
         assert len(objects) == pytest.approx(share * total, rel=0.2)
         assert not split.ignore[objects].any()
         assert share == 0 or f"{len(objects)} {name}" in line
-    assert len(np.unique(np.concatenate([*found.values()]))) == total  # one error each
+    assert len(np.unique(np.concatenate([*wrong.values()]))) == total  # one error each
 
 
 def test_rows_stay_with_their_images_and_boxes_inside() -> None:

@@ -154,7 +154,7 @@ def test_a_saved_image_has_the_colors_that_were_drawn(tmp_path: Path) -> None:
 def test_an_interrupted_drawing_is_drawn_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw_dataset(tmp_path / "whole", train=3, val=2, size=64)
+    draw_dataset(tmp_path / "complete", train=3, val=2, size=64)
     calls = []
 
     def interrupted(rng: np.random.Generator, size: int) -> Scene:
@@ -169,7 +169,7 @@ def test_an_interrupted_drawing_is_drawn_again(
     assert not (tmp_path / "cut" / "annotations" / "instances_val.json").exists()
     draw_dataset(tmp_path / "cut", train=3, val=2, size=64)
     assert len(calls) == 5 + 2  # validation again, training not
-    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+    assert contents(tmp_path / "cut") == contents(tmp_path / "complete")
 
 
 def test_what_is_there_is_neither_drawn_again_nor_overwritten(tmp_path: Path) -> None:

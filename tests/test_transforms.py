@@ -201,8 +201,8 @@ def test_pixels_stay_in_their_boxes_whatever_is_drawn() -> None:
         assert result.shape == image.shape
         assert result.dtype == np.uint8
         for box, row in zip(moved, rows, strict=True):
-            found = extent(result, RED if row == 0 else BLUE)
-            np.testing.assert_allclose(box, found, atol=1.01)
+            expected = extent(result, RED if row == 0 else BLUE)
+            np.testing.assert_allclose(box, expected, atol=1.01)
             zoomed.add(round(float(box[2] - box[0]) / (40 if row == 0 else 30), 1))
     assert min(zoomed) <= 0.6
     assert max(zoomed) >= 1.3
