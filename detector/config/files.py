@@ -1,0 +1,116 @@
+"""Files that commands write: each whole or not at all, and never over a file that is not theirs."""
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from detector.config.errors import UserError
+
+RECORD = ".outputs.json"  # in a folder of ours: the names of the files that we wrote
+
+
+@contextmanager
+def disk_errors(path: str | Path) -> Iterator[None]:
+    """An OSError of the system becomes a UserError: which file, why, what to do."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(describe_disk_error(error, path)) from None
+
+
+def describe_disk_error(error: OSError, path: str | Path | None = None) -> str:
+    """One line for an error of the file system."""
+    name = path or error.filename or "a file"
+    reason = error.strerror or str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"cannot write {name}: {reason}; make space and type the same command again"
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"cannot write {name}: {reason}; allow it, or name another folder"
+    return f"cannot write {name}: {reason}; name another place"
+
+
+def write(path: str | Path, content: str | bytes) -> None:
+    """A file and its folders, at once: a kill or a full disk leaves the old file or the new one.
+
+    Raises UserError where the system refuses (no space, no right, a folder of that name).
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    with disk_errors(path):
+        if path.is_dir():
+            raise OSError(errno.EISDIR, "it is a folder", str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(
+            prefix=f".{path.name}.", suffix=".partial", dir=path.parent
+        )
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.chmod(partial, 0o666 & ~_umask())
+            os.replace(partial, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(partial)
+            raise
+
+
+def _umask() -> int:
+    """The permissions that the user does not give; mkstemp gives to the owner alone."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+class Outputs:
+    """Where a command may write: a file that exists is only replaced if the record has it.
+
+    Args:
+        record: the file that lists what was written before, such as FOLDER/.outputs.json. None:
+            nothing was, so that every existing file is refused.
+        flag: the option by which the user chose the place, for the error.
+    """
+
+    def __init__(self, record: Path | None, flag: str = "--out") -> None:
+        self.record, self.flag = record, flag
+        self.names: list[str] = []
+        if record is not None and record.is_file():
+            with suppress(ValueError):  # a record that is not readable lists nothing
+                names = json.loads(record.read_text())
+                self.names = names if isinstance(names, list) else []
+
+    def claim(self, *paths: str | Path) -> None:
+        """Say which files are going to be written, all of them before the first is.
+
+        Raises UserError for one that exists and is not in the record, and where a folder is in the
+        way, or a file in the place of a folder.
+        """
+        for path in map(Path, paths):
+            name = os.path.abspath(path)
+            if path.is_dir():
+                raise UserError(f"{self.flag} {path} is a folder: name a file")
+            for parent in path.absolute().parents:
+                if os.path.lexists(parent) and not parent.is_dir():
+                    raise UserError(f"{self.flag} {path}: {parent} is a file, not a folder")
+            if os.path.lexists(path) and name not in self.names:
+                raise UserError(
+                    f"{path} exists and was not written by this command: choose another "
+                    f"{self.flag}, or move it away"
+                )
+        new = [name for path in paths if (name := os.path.abspath(path)) not in self.names]
+        if new and self.record is not None:
+            self.names = [*self.names, *new]
+            write(self.record, json.dumps(self.names, indent=0))
+
+
+def safe_name(name: str) -> str:
+    """A file name of an annotation as a relative path that stays in the folder it is joined to:
+    without drive, root and "..", whichever system wrote it."""
+    parts = PureWindowsPath(name).parts if "\\" in name else PurePosixPath(name).parts
+    kept = [
+        part for part in parts if part not in ("..", ".") and not part.endswith(("/", "\\", ":"))
+    ]
+    return "/".join(kept) or "unnamed"

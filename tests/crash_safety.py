@@ -1,0 +1,183 @@
+"""Kills trainings by kill -9 at random moments and fills their disk: is anything lost?
+
+python tests/crash_safety.py [--kills 20] [--disks 5] [--seed 0]   (pytest does not collect it)
+
+A small training runs once without interruption. Then the same is killed at random moments, each
+time gone on with by the same command, until it is over: the curve, the weights and what TensorBoard
+shows must be those of the first. Then it runs on small disks (a tmpfs each, which needs root), each
+full at another moment: one clear line, and once there is space --resume ends at the same curve.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from data.shapes import draw_dataset  # noqa: E402
+
+EPOCHS = 6
+CURVE = ("epoch", "val/class", "val/box", "val/AP")
+
+
+def command(run: Path, *flags: str) -> list[str]:
+    """The command that begins a training, or goes on with it where its folder exists."""
+    base = [sys.executable, str(ROOT / "train.py")]
+    if (run / "config.yaml").is_file():
+        return [*base, "--resume", str(run), *flags]
+    return [*base, "--config", "small.yaml", "--run", str(run), *flags]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def curve(run: Path) -> list[tuple[float, ...]]:
+    epochs = json.loads((run / "metrics.json").read_text())["epochs"]
+    return [tuple(line[name] for name in CURVE) for line in epochs]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    state: dict[str, torch.Tensor] = content["state_dict"]
+    return state
+
+
+def steps(run: Path) -> list[int]:
+    """The steps of train/loss as TensorBoard shows them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run))
+    events.Reload()
+    return [event.step for event in events.Scalars("train/loss")]
+
+
+def equal(run: Path, whole: Path) -> dict[str, bool]:
+    """In what a run is equal to the uninterrupted one."""
+    ours, theirs = weights(run), weights(whole)
+    return {
+        "curve": curve(run) == curve(whole),
+        "weights": all(torch.equal(ours[key], theirs[key]) for key in theirs),
+        "TensorBoard": steps(run) == steps(whole),
+    }
+
+
+def doing(run: Path) -> str:
+    """What a training was busy with, as its folder tells."""
+    if not (run / "config.yaml").is_file():
+        return "starting"
+    path = run / "metrics.json"
+    done = json.loads(path.read_text())["epochs"][-1]["epoch"] if path.is_file() else 0
+    return f"after epoch {done}"
+
+
+def kill(work: Path, whole: Path, seconds: float, kills: int, random_: random.Random) -> list[Any]:
+    """One training, killed again and again; rows for the table."""
+    rows: list[Any] = []
+    number = 0
+    while len(rows) < kills:
+        run = work / f"killed_{number}"
+        number += 1
+        while True:
+            process = subprocess.Popen(
+                command(run),
+                cwd=work,
+                env=environment(),
+                start_new_session=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            wait = random_.uniform(0.3, 1.0) * seconds
+            try:
+                output, _ = process.communicate(timeout=wait if len(rows) < kills else None)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, 9)
+                process.communicate()
+                rows.append([len(rows) + 1, f"{wait:.1f} s", doing(run), "killed, gone on with"])
+                print(*rows[-1], sep="  ", flush=True)
+                continue
+            if process.returncode:
+                rows.append([len(rows) + 1, "-", doing(run), f"FAILED: {output.splitlines()[-1]}"])
+                print(output)
+                return rows
+            break
+        same = equal(run, whole)
+        lost = [name for name, value in same.items() if not value]
+        verdict = f"NOT EQUAL: {', '.join(lost)}" if lost else "curve, weights, TensorBoard equal"
+        rows.append(["", "", "finished", verdict])
+        print(*rows[-1], sep="  ", flush=True)
+    return rows
+
+
+def fill(work: Path, whole: Path, disks: int) -> list[Any]:
+    """The same on disks that are too small, each by another share of what a run needs."""
+    rows: list[Any] = []
+    need = sum(file.stat().st_size for file in whole.rglob("*") if file.is_file())
+    for number in range(disks):
+        size = int(need * (number + 0.5) / disks)
+        disk = work / f"disk_{number}"
+        disk.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], check=True)
+        try:
+            run = disk / "run"
+            process = subprocess.run(
+                command(run), cwd=work, env=environment(), capture_output=True, text=True
+            )
+            last = (process.stderr.strip().splitlines() or [""])[-1]
+            clear = process.returncode == 2 and "Traceback" not in process.stderr
+            subprocess.run(["mount", "-o", "remount,size=1g", disk], check=True)
+            again = subprocess.run(
+                command(run), cwd=work, env=environment(), capture_output=True, text=True
+            )
+            same = again.returncode == 0 and all(equal(run, whole).values())
+            state = "then --resume: equal" if same else "then --resume: NOT EQUAL"
+            rows.append(
+                [f"{size / 2**20:.1f} MiB", last[:100] if clear else f"TRACEBACK {last}", state]
+            )
+            print(*rows[-1], sep="  ", flush=True)
+            if not same:
+                print(again.stdout[-500:], again.stderr[-1500:])
+        finally:
+            subprocess.run(["umount", "-l", disk], check=False)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--disks", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="crash_safety_"))
+    draw_dataset(work / "datasets" / "golden", train=16, val=6, size=96)
+    text = (ROOT / "tests" / "golden" / "small.yaml").read_text()
+    (work / "small.yaml").write_text(text.replace("max_epochs: 2", f"max_epochs: {EPOCHS}"))
+    whole = work / "whole"
+    started = time.perf_counter()
+    subprocess.run(command(whole), cwd=work, env=environment(), check=True)
+    seconds = time.perf_counter() - started
+    print(f"uninterrupted: {seconds:.0f} s")
+    rows = kill(work, whole, seconds, options.kills, random.Random(options.seed))
+    disks = fill(work, whole, options.disks)
+    print(tabulate(rows, ["kill", "after", "state", "result"], tablefmt="github"))
+    print(tabulate(disks, ["disk", "what is said", "result"], tablefmt="github"))
+    shutil.rmtree(work)
+
+
+if __name__ == "__main__":
+    main()
