@@ -49,19 +49,15 @@ def read(options: Options, parts: Sequence[str]) -> tuple[list[str], dict[str, S
 
 
 def _draw(layout: Layout, splits: Iterable[Splits]) -> None:
-    """Draws the shapes where they are missing; processes that start together draw once."""
-    paths = [layout.path(layout.annotations, split) for split in splits]
-    if all(path.is_file() for path in paths):
+    """Draws the shapes where they are missing."""
+    if all(layout.path(layout.annotations, split).is_file() for split in splits):
         return
-    import fcntl  # Windows lacks it, and only this needs it
+    from data.shapes import SPLITS, draw_dataset
 
-    from data.shapes import draw_dataset
-
-    layout.root.mkdir(parents=True, exist_ok=True)
-    with open(layout.root / ".lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not all(path.is_file() for path in paths):
-            draw_dataset(layout.root)
+    for split in splits:
+        if split not in SPLITS:
+            raise DataError(f"drawn shapes have the splits {' and '.join(SPLITS)}, not {split!r}")
+    draw_dataset(layout.root)
 
 
 def check_root(root: Path) -> None:

@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,6 +19,38 @@ from data import DataError
 from data.scenes import CATEGORIES, draw_scene
 
 SPLITS = ("train", "val")
+MARKER = ".drawn"  # lies in folders of our own making; also the lock of processes that draw
+MARK = "The images and annotations here are drawn by data/shapes.py, which may draw them again.\n"
+IGNORED = {MARKER, ".lock", ".gitkeep", ".DS_Store", "Thumbs.db"}
+
+
+def check_folder(root: Path) -> None:
+    """Raises DataError unless the folder is absent, empty or of our own making. Folders that were
+    drawn before there was a marker hold nothing but what their annotation files name."""
+    if not root.exists() or (root / MARKER).is_file():
+        return
+    if not root.is_dir():
+        raise DataError(f"{root} is a file: name a folder to draw the shapes into")
+    names = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    names = {name for name in names if name.rpartition("/")[2] not in IGNORED}
+    others = sorted(names - {name for split in SPLITS for name in _files_of(root, split)})
+    if others:
+        raise DataError(
+            f"{root} holds other data, such as {others[0]}: shapes are drawn only into a new or "
+            "empty folder. If these are your data, give --data.format auto; else another data.root"
+        )
+
+
+def _files_of(root: Path, split: str) -> set[str]:
+    """What a drawn annotation file and its images are called, relative to the root."""
+    name = f"annotations/instances_{split}.json"
+    try:
+        content = json.loads((root / name).read_bytes())
+        if content["info"]["description"] == f"drawn shapes, {split}":
+            return {name, *(f"{split}/{image['file_name']}" for image in content["images"])}
+    except (OSError, ValueError, KeyError, TypeError):  # missing, not JSON, or not of this form
+        pass
+    return set()
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:
@@ -27,12 +59,27 @@ def _write_image(path: Path, image: np.ndarray) -> None:
     path.write_bytes(encoded.tobytes())
 
 
-def _drawn(path: Path, info: dict[str, Any]) -> bool:
+class _Recipe(NamedTuple):
+    """What decides every pixel of a split."""
+
+    split: str
+    images: int
+    size: int
+    seed: int
+
+    @property
+    def info(self) -> dict[str, Any]:
+        recipe = {"images": self.images, "size": self.size, "seed": self.seed}
+        return {"description": f"drawn shapes, {self.split}", "version": "1", "recipe": recipe}
+
+
+def _is_drawn(root: Path, recipe: _Recipe) -> bool:
     """Whether the annotation file is there already; DataError if it is not the one wanted."""
+    path = root / "annotations" / f"instances_{recipe.split}.json"
     if not path.exists():
         return False
     try:
-        same = json.loads(path.read_text())["info"] == info
+        same = json.loads(path.read_text())["info"] == recipe.info
     except (ValueError, KeyError, TypeError):  # not JSON, or not of this form
         same = False
     if not same:
@@ -40,12 +87,9 @@ def _drawn(path: Path, info: dict[str, Any]) -> bool:
     return True
 
 
-def _draw_split(root: Path, split: str, count: int, size: int, seed: int) -> None:
+def _draw_split(root: Path, recipe: _Recipe) -> None:
+    split, count, size, seed = recipe
     path = root / "annotations" / f"instances_{split}.json"
-    recipe = {"images": count, "size": size, "seed": seed}
-    info = {"description": f"drawn shapes, {split}", "version": "1", "recipe": recipe}
-    if _drawn(path, info):
-        return
     (root / split).mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(exist_ok=True)
     images: list[dict[str, Any]] = []
@@ -64,7 +108,7 @@ def _draw_split(root: Path, split: str, count: int, size: int, seed: int) -> Non
             annotations.append({"id": len(annotations) + 1, "image_id": image_id, **row})
         _write_image(root / split / name, scene.image)
     content = {
-        "info": info,
+        "info": recipe.info,
         "licenses": [
             {
                 "id": 1,
@@ -86,15 +130,29 @@ def draw_dataset(
 ) -> None:
     """Draws root/train, root/val and root/annotations/instances_{train,val}.json.
 
-    A split that is there already, drawn with the same arguments, is left as it is. Raises
-    DataError where the annotation file holds anything else: nothing is overwritten.
+    A split that is there already, drawn with the same arguments, is left as it is. Processes that
+    start together draw once. Raises DataError, before anything is written, where the folder holds
+    files that were not drawn here or are not the ones asked for.
     """
+    root = Path(root)
     if size < 48 or min(train, val) < 1:
         raise DataError(
             f"size {size}, train {train}, val {val}: give 48 or more, 1 or more, 1 or more"
         )
-    for split, count in zip(SPLITS, (train, val), strict=True):
-        _draw_split(Path(root), split, count, size, seed)
+    recipes = [_Recipe("train", train, size, seed), _Recipe("val", val, size, seed)]
+    if all(_is_drawn(root, recipe) for recipe in recipes):
+        return
+    import fcntl  # Windows lacks it, and only this needs it
+
+    check_folder(root)
+    root.mkdir(parents=True, exist_ok=True)
+    with open(root / MARKER, "a+") as marker:
+        fcntl.flock(marker, fcntl.LOCK_EX)
+        if not marker.tell():
+            marker.write(MARK)
+        for recipe in recipes:
+            if not _is_drawn(root, recipe):
+                _draw_split(root, recipe)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pytest
 
 from data import DataError
 from data import shapes as shapes_module
+from data.datamodule import DataModule
 from data.scenes import CATEGORIES, VISIBLE_PIXELS, VISIBLE_SHARE, Scene, draw_scene
-from data.shapes import draw_dataset, main
+from data.shapes import MARKER, draw_dataset, main
 
 ANCHOR_SIZES = (12, 24, 48, 96, 160)  # P3 to P7 of configs/shapes.yaml
 
@@ -108,9 +110,9 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
         draw_dataset(tmp_path / name, train=4, val=3, size=64, seed=seed)
     first, again, other = (contents(tmp_path / name) for name in "abc")
     assert first == again
-    assert len(first) == 4 + 3 + 2
+    assert len(first) == 4 + 3 + 2 + 1  # images, annotation files and the marker
     assert first.keys() == other.keys()
-    assert not any(first[name] == other[name] for name in first)
+    assert not any(first[name] == other[name] for name in first.keys() - {MARKER})
 
 
 def test_train_and_val_share_no_image_and_no_id(tmp_path: Path) -> None:
@@ -183,6 +185,66 @@ def test_what_is_there_is_neither_drawn_again_nor_overwritten(tmp_path: Path) ->
     path.write_text("[]")
     with pytest.raises(DataError, match=r"instances_train\.json holds other data"):
         draw_dataset(tmp_path, train=2, val=2, size=64)
+
+
+def other_data(root: Path, kind: str) -> None:
+    """A folder that nobody may draw into."""
+    drawn = "annotations/instances_val.json"
+    if kind == "mixed with drawn ones":
+        draw_dataset(root, train=2, val=2, size=64)
+        (root / MARKER).unlink()
+        (root / drawn).unlink()
+        kind = "images of our names"
+    files = {
+        "images of our names": "train/000011.jpg",
+        "Roboflow": "train/_annotations.coco.json",
+        "a part of COCO": "annotations/instances_train2017.json",
+        "VOC": "Annotations/deep/down/a.xml",
+    }
+    path = root / files[kind]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"mine")
+
+
+KINDS = ["images of our names", "Roboflow", "a part of COCO", "VOC", "mixed with drawn ones"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_drawn_into_a_folder_of_other_data(tmp_path: Path, kind: str) -> None:
+    other_data(tmp_path, kind)
+    before = contents(tmp_path)
+    for start in (
+        lambda: draw_dataset(tmp_path, train=2, val=2, size=64),
+        lambda: DataModule(format="shapes", root=tmp_path, train="train", val="val").setup("fit"),
+    ):
+        with pytest.raises(DataError, match=r"holds other data.* give --data\.format auto"):
+            start()
+        assert contents(tmp_path) == before
+
+
+def test_a_set_drawn_before_there_was_a_marker_is_completed(tmp_path: Path) -> None:
+    draw_dataset(tmp_path / "new", train=3, val=2, size=64)
+    draw_dataset(tmp_path / "old", train=3, val=2, size=64)
+    (tmp_path / "old" / ".lock").touch()
+    (tmp_path / "old" / MARKER).unlink()
+    shutil.rmtree(tmp_path / "old" / "val")
+    (tmp_path / "old" / "annotations" / "instances_val.json").unlink()
+    draw_dataset(tmp_path / "old", train=3, val=2, size=64)
+    (tmp_path / "old" / ".lock").unlink()
+    assert contents(tmp_path / "old") == contents(tmp_path / "new")
+
+
+def test_a_complete_set_is_read_where_nothing_can_be_written(tmp_path: Path) -> None:
+    draw_dataset(tmp_path, train=2, val=2, size=64)
+    (tmp_path / MARKER).unlink()
+    draw_dataset(tmp_path, train=2, val=2, size=64)
+    assert not (tmp_path / MARKER).exists()
+
+
+def test_drawn_shapes_have_two_splits(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="the splits train and val, not 'test'"):
+        DataModule(format="shapes", root=tmp_path / "new", train="train", val="test").setup("fit")
+    assert not (tmp_path / "new").exists()
 
 
 def test_the_command_line_draws_and_reports_mistakes_in_one_line(
