@@ -1,24 +1,39 @@
 """The losses. A leaf: imports torch only. A name exported here works in configs."""
 
-from losses.base import BoxLoss, ClassificationLoss, PerBoxLoss
+from losses.base import BoxLoss, ClassificationLoss, EmbeddingLoss, PerBoxLoss
 from losses.cross_entropy import BalancedCrossEntropy, SigmoidCrossEntropy, SoftmaxCrossEntropy
 from losses.focal import FocalLoss
 from losses.ghm import GHMC, GHMR
+from losses.identity import ClassifierLoss, IdentityCrossEntropy
 from losses.iou import CIoULoss, DIoULoss, EIoULoss, GIoULoss, IoULoss
+from losses.margin import (
+    ArcFaceLoss,
+    CombinedMarginLoss,
+    CosFaceLoss,
+    SphereFaceLoss,
+)
+from losses.metric import CenterLoss, TripletLoss
 from losses.regression import L1Loss, L2Loss, SmoothL1Loss
 from losses.sigmoid import SigmoidLoss
 
 __all__ = [
     "GHMC",
     "GHMR",
+    "ArcFaceLoss",
     "BalancedCrossEntropy",
     "BoxLoss",
     "CIoULoss",
+    "CenterLoss",
     "ClassificationLoss",
+    "ClassifierLoss",
+    "CombinedMarginLoss",
+    "CosFaceLoss",
     "DIoULoss",
     "EIoULoss",
+    "EmbeddingLoss",
     "FocalLoss",
     "GIoULoss",
+    "IdentityCrossEntropy",
     "IoULoss",
     "L1Loss",
     "L2Loss",
@@ -27,4 +42,6 @@ __all__ = [
     "SigmoidLoss",
     "SmoothL1Loss",
     "SoftmaxCrossEntropy",
+    "SphereFaceLoss",
+    "TripletLoss",
 ]
