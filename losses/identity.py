@@ -1,5 +1,6 @@
 """Classifiers of identities, and the baseline among them: cross-entropy over as many classes as
-there are identities. The classifier is needed in training only; embeddings are compared by their cosine.
+there are identities. The classifier is needed in training only; embeddings are compared by their
+cosine.
 """
 
 import math

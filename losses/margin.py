@@ -12,8 +12,6 @@ from torch import Tensor
 
 from losses.identity import ClassifierLoss
 
-Mode = Literal["monotonic", "plain", "easy"]
-
 
 class SphereFaceLoss(ClassifierLoss):
     """A margin in the angle that multiplies it: the own class must win even at m times the angle.
@@ -88,7 +86,7 @@ class CombinedMarginLoss(ClassifierLoss):
         m1: float = 1.0,
         m2: float = 0.3,
         m3: float = 0.2,
-        mode: Mode = "monotonic",
+        mode: Literal["monotonic", "plain", "easy"] = "monotonic",
         weight: float = 1.0,
     ) -> None:
         super().__init__(weight=weight)
@@ -153,7 +151,7 @@ class ArcFaceLoss(CombinedMarginLoss):
         self,
         s: float | None = None,
         m: float = 0.5,
-        mode: Mode = "monotonic",
+        mode: Literal["monotonic", "plain", "easy"] = "monotonic",
         weight: float = 1.0,
     ) -> None:
         super().__init__(s, 1.0, m, 0.0, mode, weight)
@@ -168,7 +166,9 @@ def multiplied_angle(cosine: Tensor, m: int) -> Tensor:
     return (1 - 2 * (k % 2)) * multiple - 2 * k
 
 
-def margin_target(cosine: Tensor, m1: float, m2: float, m3: float, mode: Mode) -> Tensor:
+def margin_target(
+    cosine: Tensor, m1: float, m2: float, m3: float, mode: Literal["monotonic", "plain", "easy"]
+) -> Tensor:
     """cos(m1 t + m2) - m3 of cos t; value and gradient are finite at cos t = 1 and -1, too.
 
     `mode` says what holds where m1 t + m2 exceeds pi and the cosine rises again, so that the worst
