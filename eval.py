@@ -1,5 +1,4 @@
-"""Evaluate a run:  python eval.py runs/NAME [--checkpoint best|last|FILE] [--data.val SPLIT] [--nms
-diou]
+"""Evaluate a run:  python eval.py RUN [--nms diou]
 
 Prints COCO's twelve figures, VOC's two, the AP of every class and what kinds of errors there are;
 writes them, the detections and a picture to runs/NAME/eval/, and to TensorBoard. --nms all compares
@@ -12,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from detector.config.command_line import parse
 from detector.config.errors import one_line_errors
-from detector.config.resolve import parse
-from detector.config.sources import write
+from detector.config.files import write
 from detector.config.types import Natural, Option
+from detector.runs.folder import existing_run
 
 USAGE = """python eval.py RUN [--checkpoint best|last|FILE] [--out FILE] [--key value ...]
 
@@ -26,7 +26,7 @@ USAGE = """python eval.py RUN [--checkpoint best|last|FILE] [--out FILE] [--key 
   python eval.py mine --iou_threshold 0.6 --score_threshold 0.01"""
 
 Nms = Literal["hard", "diou", "soft", "all"]
-OWN = {
+PROGRAM_OPTIONS = {
     "run": Option(str, ..., "name of a run under runs/, or its path"),
     "--checkpoint": Option(str, "best", "best, last or a file"),
     "--out": Option(str | None, None, "write the detections there too, as COCO result json"),
@@ -34,7 +34,7 @@ OWN = {
     "--draws": Option(Natural, 1000, "of images, for the intervals of --nms all; 0: none"),
 }
 SHORT = {
-    key: f"postprocess.{key}"
+    f"--{key}": f"--postprocess.{key}"
     for key in (
         "iou_threshold",
         "beta",
@@ -47,29 +47,29 @@ SHORT = {
 }
 
 
-def run_config(flags: dict[str, Any]) -> Path:
-    from detector.runs.folder import existing_run
-
-    return existing_run(flags["run"]) / "config.yaml"
+def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration of the run with what is changed in it, and the program's options."""
+    config, options = parse(
+        argv,
+        usage=USAGE,
+        program_options=PROGRAM_OPTIONS,
+        base=lambda flags: existing_run(flags["run"]) / "config.yaml",
+        short=SHORT,
+        sections=("data", "postprocess", "trainer"),
+    )
+    if options["nms"] not in (None, "all"):
+        config["postprocess"]["nms"] = options["nms"]
+    return config, options
 
 
 def main(argv: Sequence[str] | None = None) -> dict[str, float]:
-    """Evaluate as the command line says; returns the twelve figures."""
+    """Evaluates as the command line says; returns the twelve figures, or {} of --nms all."""
     with one_line_errors():
-        config, own = parse(
-            sys.argv[1:] if argv is None else argv,
-            usage=USAGE,
-            own=OWN,
-            base=run_config,
-            short=SHORT,
-            sections=("data", "postprocess", "trainer"),
-        )
-        if own["nms"] == "all":
-            compare_suppression(config, own)
+        config, options = parse_arguments(sys.argv[1:] if argv is None else argv)
+        if options["nms"] == "all":
+            compare_suppression(config, options)
             return {}
-        if own["nms"]:
-            config["postprocess"]["nms"] = own["nms"]
-        return evaluate(config, own)
+        return evaluate(config, options)
 
 
 def evaluate(config: dict[str, Any], own: dict[str, Any]) -> dict[str, float]:
@@ -78,7 +78,6 @@ def evaluate(config: dict[str, Any], own: dict[str, Any]) -> dict[str, float]:
         return {}
     from detector.evaluation.table import format_table
     from detector.evaluation.tide import explain, format_errors
-    from detector.runs.folder import existing_run
 
     rows = [{**row, "file_name": data.file_names[row["image_id"]]} for row in detector.results]
     figures = detector.figures
@@ -152,7 +151,7 @@ def compare_suppression(config: dict[str, Any], own: dict[str, Any]) -> None:
     checkpoint, data and what chooses candidates stay the same."""
     from data.datamodule import DataModule
     from detector.evaluation.suppression import compare_all, format_lines, load, save
-    from detector.runs.folder import checkpoint_file, existing_run
+    from detector.runs.folder import checkpoint_file
 
     folder = existing_run(own["run"]) / "eval"
     checkpoint = checkpoint_file(existing_run(own["run"]), own["checkpoint"])

@@ -1,7 +1,6 @@
-"""Train a detector:  python train.py --config configs/shapes.yaml [--model.class_loss
-SigmoidCrossEntropy]
+"""Train a detector:  python train.py --config configs/shapes.yaml
 
-Parse, build, fit. What comes out is a run folder: config.yaml, checkpoints/best.ckpt and last.ckpt,
+Parse, build, fit. The result is a run folder: config.yaml, checkpoints/best.ckpt and last.ckpt,
 metrics.json and the events that TensorBoard reads.
 """
 
@@ -12,33 +11,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from detector.config.command_line import parse
 from detector.config.errors import one_line_errors
-from detector.config.resolve import parse, save
-from detector.config.sources import write
+from detector.config.files import write
+from detector.config.resolve import save
+from detector.runs.folder import checkpoint_file, existing_run, new_run
 
 USAGE = """python train.py --config FILE [--config OVERLAY] [--key value ...]
 
   python train.py --config configs/shapes.yaml
+  python train.py --config configs/shapes.yaml --model.class_loss GHMC --model.class_loss.bins 20
   python train.py --config configs/retinanet_r18.yaml --data.root datasets/mine --run mine
-  python train.py --config configs/shapes.yaml --model.class_loss FocalLoss --model.class_loss.gamma
-  1.5 python train.py --resume mine --trainer.max_epochs 24"""
+  python train.py --resume mine --trainer.max_epochs 24"""
 
 
-def resumed(flags: dict[str, Any]) -> Path | None:
-    """The file that a configuration starts from: that of the run to go on with."""
-    if not flags.get("resume"):
-        return None
-    from detector.runs.folder import existing_run
+def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], str]:
+    """The configuration, and the name of a run that is given none: that of the last file."""
+    config, options = parse(argv, usage=USAGE, base=resumed_config)
+    return config, Path(options["config"][-1]).stem if options["config"] else "run"
 
-    return existing_run(flags["resume"]) / "config.yaml"
+
+def resumed_config(flags: dict[str, Any]) -> Path | None:
+    """The configuration of the run to resume, over which files and flags are laid."""
+    return existing_run(flags["resume"]) / "config.yaml" if flags.get("resume") else None
 
 
 def main(argv: Sequence[str] | None = None) -> Path:
-    """Train as the command line says; returns the run folder."""
+    """Trains as the command line says; returns the run folder."""
     with one_line_errors():
-        config, own = parse(sys.argv[1:] if argv is None else argv, usage=USAGE, base=resumed)
-        stem = Path(own["config"][-1]).stem if own["config"] else "run"
-        return train(config, stem)
+        return train(*parse_arguments(sys.argv[1:] if argv is None else argv))
 
 
 def train(config: dict[str, Any], stem: str) -> Path:
@@ -47,7 +48,6 @@ def train(config: dict[str, Any], stem: str) -> Path:
 
     from data.datamodule import DataModule
     from detector.runs.assemble import assemble
-    from detector.runs.folder import checkpoint_file, existing_run, new_run
     from detector.runs.weights import start_from
     from detector.training.callbacks import EpochLine, quiet
 

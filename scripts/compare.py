@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from detector.config.command_line import parse_options
 from detector.config.errors import UserError, one_line_errors
 from detector.config.resolve import load
-from detector.config.types import Count, Natural, Option, fit
+from detector.config.types import Count, Natural, Option
+from detector.runs.folder import existing_run
 
 if TYPE_CHECKING:
     from detector.evaluation.bootstrap import Run
@@ -26,26 +28,17 @@ USAGE = """python scripts/compare.py RUN_A RUN_B ... [--draws 1000] [--seed 0]
   python scripts/compare.py focal_0,focal_1,focal_2 ghm_0,ghm_1,ghm_2    several seeds of each
 
 Every run must have been evaluated: python eval.py RUN writes RUN/eval/detections.json."""
-OPTIONS = {"--draws": Option(Count, 1000), "--seed": Option(Natural, 0)}
+PROGRAM_OPTIONS = {
+    "methods": Option(list[str], ..., "runs; with several seeds of a method RUN,RUN,..."),
+    "--draws": Option(Count, 1000, "of the images, for the intervals"),
+    "--seed": Option(Natural, 0, "of the draws"),
+}
 
 
-def words_of(argv: Sequence[str]) -> tuple[list[list[str]], dict[str, int]]:
-    """The methods, each a list of runs, and the options."""
-    methods: list[list[str]] = []
-    options = {name: option.default for name, option in OPTIONS.items()}
-    words = iter(argv)
-    for word in words:
-        if word in OPTIONS:
-            value = next(words, "")
-            number = int(value) if value.isdecimal() else value
-            try:
-                options[word] = fit(number, OPTIONS[word].kind)
-            except ValueError as error:
-                raise UserError(f"{word}: {error}") from None
-        elif word.startswith("--"):
-            raise UserError(f"there is no {word}; there are {', '.join(OPTIONS)}")
-        else:
-            methods.append([run for run in word.split(",") if run])
+def parse_arguments(argv: Sequence[str]) -> tuple[list[list[str]], int, int]:
+    """The methods, each a list of runs, the number of draws and their seed."""
+    options, _ = parse_options(argv, usage=USAGE, program_options=PROGRAM_OPTIONS, sections=())
+    methods = [[run for run in word.split(",") if run] for word in options["methods"]]
     if len(methods) < 2 or not all(methods):
         raise UserError("give two runs or more; --help says how")
     if len({len(runs) for runs in methods}) > 1:
@@ -53,13 +46,11 @@ def words_of(argv: Sequence[str]) -> tuple[list[list[str]], dict[str, int]]:
             "every method needs as many runs: "
             + ", ".join(f"{','.join(runs)} has {len(runs)}" for runs in methods)
         )
-    return methods, options
+    return methods, options["draws"], options["seed"]
 
 
 def detections(run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """What a run was evaluated on (its data section), and its result rows."""
-    from detector.runs.folder import existing_run
-
     folder = existing_run(run) / "eval"
     for name in ("metrics.json", "detections.json"):
         if not (folder / name).is_file():
@@ -83,7 +74,6 @@ def matches_of(methods: Sequence[Sequence[str]]) -> "list[list[Run]]":
 
     from data.datamodule import DataModule
     from detector.evaluation.matches import match_all
-    from detector.runs.folder import existing_run
 
     runs = list(dict.fromkeys(run for method in methods for run in method))
     found = {run: detections(run) for run in runs}
@@ -140,13 +130,8 @@ def compare(methods: list[list[str]], draws: int, seed: int) -> list[dict[str, A
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    words = sys.argv[1:] if argv is None else list(argv)
-    if {"--help", "-h"} & set(words):
-        print(USAGE)
-        return []
     with one_line_errors():
-        methods, options = words_of(words)
-        return compare(methods, options["--draws"], options["--seed"])
+        return compare(*parse_arguments(sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":

@@ -7,40 +7,43 @@ where cross-entropy, balanced cross-entropy, focal loss and GHM would take their
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from detector.config.command_line import parse
 from detector.config.errors import one_line_errors
-from detector.config.resolve import parse
 from detector.config.types import Count, Option
+from detector.runs.folder import existing_run
 
 USAGE = """python scripts/gradient_density.py RUN [--split train] [--out FILE.png]
 
   python scripts/gradient_density.py runs/first
   python scripts/gradient_density.py runs/first --checkpoint last --split val"""
-OWN = {
+PROGRAM_OPTIONS = {
     "run": Option(str, ..., "name under runs/, or a path"),
     "--checkpoint": Option(str, "last", "best, last or a file"),
-    "--split": Option(str, "train", "train, with its augmentation, or val"),
+    "--split": Option(Literal["train", "val"], "train", "train is with its augmentation"),
     "--batches": Option(Count, 50, "so many at most"),
     "--out": Option(str | None, None, "picture; null: gradients.png in the run's folder"),
 }
 
 
+def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration of the run with what is changed in it, and the program's options."""
+    return parse(
+        argv,
+        usage=USAGE,
+        program_options=PROGRAM_OPTIONS,
+        base=lambda flags: existing_run(flags["run"]) / "config.yaml",
+        sections=("data", "trainer"),
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> str:
     """Draws the picture and returns the table that is printed."""
     with one_line_errors():
-        from detector.runs.folder import existing_run
-
-        config, own = parse(
-            sys.argv[1:] if argv is None else argv,
-            usage=USAGE,
-            own=OWN,
-            base=lambda given: existing_run(given["run"]) / "config.yaml",
-            sections=("data", "trainer"),
-        )
-        return count(config, own)
+        return count(*parse_arguments(sys.argv[1:] if argv is None else argv))
 
 
 def count(config: dict[str, Any], own: dict[str, Any]) -> str:
@@ -48,14 +51,10 @@ def count(config: dict[str, Any], own: dict[str, Any]) -> str:
     from tqdm import tqdm
 
     from data.datamodule import DataModule
-    from detector.config.errors import UserError
     from detector.runs.assemble import open_run
-    from detector.runs.folder import existing_run
     from detector.training.gradient_density import GradientCounts, format_shares, shares
     from detector.training.gradient_pictures import save_gradients
 
-    if own["split"] not in ("train", "val"):
-        raise UserError(f"--split is train or val, not {own['split']}")
     config, detector = open_run(own["run"], own["checkpoint"], config)
     data = DataModule(**config["data"], seed=config["seed"])
     data.setup("fit")

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from detector.config.command_line import parse
 from detector.config.errors import UserError, one_line_errors
-from detector.config.resolve import parse
 from detector.config.types import Count, Fraction, Option
+from detector.runs.folder import existing_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +29,7 @@ USAGE = """python scripts/predict.py RUN IMAGE|FOLDER --out DIR [--score 0.3]
 Writes every image with its boxes, and detections.json: file_name, category, bbox (x, y, width,
 height in pixels of the file), score. With --split the ground truth is on the left, sheet.png shows
 the first 24 pictures together, and detections.json has the data set's image_id and category_id."""
-OWN = {
+PROGRAM_OPTIONS = {
     "run": Option(str, ..., "name of a run under runs/, or its path"),
     "images": Option(str | None, None, "an image, or a folder of images"),
     "--out": Option(str, ..., "folder to write to"),
@@ -48,12 +49,6 @@ class Source(NamedTuple):
     name: str
     image_id: int | None = None
     truth: "Marks | None" = None
-
-
-def run_config(flags: dict[str, Any]) -> Path:
-    from detector.runs.folder import existing_run
-
-    return existing_run(flags["run"]) / "config.yaml"
 
 
 def from_files(images: str, out: Path) -> list[Source]:
@@ -179,8 +174,6 @@ def predict(config: dict[str, Any], own: dict[str, Any]) -> None:
     from detector.runs.assemble import open_run
 
     out, data, ids = Path(own["out"]), config["data"], None
-    if (own["images"] is None) == (own["split"] is None):
-        raise UserError("give an image, a folder of images or --split, and one of them only")
     if own["split"] is None:
         sources = from_files(own["images"], out)
     else:
@@ -211,11 +204,23 @@ def predict(config: dict[str, Any], own: dict[str, Any]) -> None:
     print(f"{out}: {seen} pictures and detections.json with {len(rows)} objects")
 
 
+def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration of the run with what is changed in it, and the program's options."""
+    config, options = parse(
+        argv,
+        usage=USAGE,
+        program_options=PROGRAM_OPTIONS,
+        base=lambda flags: existing_run(flags["run"]) / "config.yaml",
+        sections=("data", "postprocess"),
+    )
+    if (options["images"] is None) == (options["split"] is None):
+        raise UserError("give an image, a folder of images or --split, and one of them only")
+    return config, options
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
-        words = sys.argv[1:] if argv is None else argv
-        sections = ("data", "postprocess")
-        predict(*parse(words, usage=USAGE, own=OWN, base=run_config, sections=sections))
+        predict(*parse_arguments(sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":

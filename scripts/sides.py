@@ -11,7 +11,7 @@ from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from detector.config.resolve import parse
+from detector.config.resolve import resolve
 from detector.optimization import make_optimizer
 from detector.runs.assemble import assemble
 from scripts.time_losses import make_scene
@@ -43,10 +43,10 @@ class Work:
         return torch.autocast(kind, torch.bfloat16, enabled=self.options.precision == "bf16")
 
     def ours(self, compile_parts: str) -> Any:
-        words = [f"--model.depth={self.options.depth}", "--model.norm=batch"]
-        words += [f"--data.size=[{self.options.size}, {self.options.size}]"]
-        words += ["--postprocess.score_threshold=0", "--postprocess.nms=diou"]
-        config, _ = parse(words, usage="")
+        overrides = {"model.depth": self.options.depth, "model.norm": "batch"}
+        overrides |= {"data.size": [self.options.size] * 2}
+        overrides |= {"postprocess.score_threshold": 0, "postprocess.nms": "diou"}
+        config = resolve([], overrides)
         config["data"]["classes"] = [str(k) for k in range(self.options.classes)]
         torch.manual_seed(0)
         detector = assemble(config).to(self.device)

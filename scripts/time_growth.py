@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from data.shapes import draw_dataset
-from detector.config.resolve import parse
+from detector.config.resolve import resolve
 from scripts.time_evaluation import WAYS, make_data
 from scripts.time_losses import make_scene, take_turns, training_step
 
@@ -34,7 +34,7 @@ def steps(config: str, batches: list[int], objects: list[int], device: str) -> l
     pairs = [(batch, 7) for batch in batches] + [(batches[1], count) for count in objects]
     calls = {}
     for batch, count in dict.fromkeys(pairs):
-        tree, _ = parse(["--config", config], usage="")
+        tree = resolve([config])
         tree["data"]["classes"] = [str(k) for k in range(6)]
         size = tree["data"]["size"]
         _, made = make_scene(batch, min(size), 6, count, device)

@@ -26,7 +26,7 @@ from tqdm import tqdm
 import losses
 from detector.anchors import AnchorGenerator
 from detector.config.errors import one_line_errors
-from detector.config.resolve import parse
+from detector.config.resolve import resolve
 from detector.criterion import Criterion
 from detector.optimization import make_optimizer
 from detector.retinanet import Predictions
@@ -126,8 +126,8 @@ def training_steps(path: str, device: str, objects: int) -> dict[str, Callable[[
     pairs += [("FocalLoss", name) for name in swappable(BoxLoss)]
     steps = {}
     for class_loss, box_loss in dict.fromkeys(pairs):
-        words = ["--config", path, "--model.class_loss", class_loss, "--model.box_loss", box_loss]
-        config, _ = parse(words, usage="")
+        losses = {"model.class_loss": class_loss, "model.box_loss": box_loss}
+        config = resolve([path], losses)
         if config["data"]["short"]:
             raise SystemExit(f"{path} has data.short: only one fixed data.size can be timed")
         size, images = config["data"]["size"], config["data"]["batch_size"]

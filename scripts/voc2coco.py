@@ -1,36 +1,50 @@
-"""Writes splits of a VOC folder as one COCO annotation file.
+"""Write splits of a VOC folder as one COCO file:  python scripts/voc2coco.py ROOT SPLIT --out FILE
 
-    python scripts/voc2coco.py datasets/VOCdevkit VOC2007/trainval VOC2012/trainval --out all.json
-
-File names are relative to ROOT; `difficult` objects become crowds. To train on the result:
---data.format coco --data.annotations all.json --data.images . (for both splits: {split}.json)
+`difficult` objects become crowds. To train on the result:
+--data.format coco --data.annotations FILE --data.images . (for both splits: {split}.json)
 """
 
-import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.voc import voc_to_coco
+from detector.config.command_line import parse_options
 from detector.config.errors import one_line_errors
+from detector.config.types import Option
+
+USAGE = """python scripts/voc2coco.py ROOT SPLIT ... --out FILE [--classes NAME ...]
+
+  python scripts/voc2coco.py datasets/VOCdevkit VOC2007/trainval VOC2012/trainval --out all.json
+
+File names are relative to ROOT."""
+PROGRAM_OPTIONS = {
+    "root": Option(str, ..., "folder that holds ImageSets, or VOC2007, ..."),
+    "splits": Option(list[str], ..., "trainval, VOC2007/test, ..."),
+    "--out": Option(str, ..., "the file to write"),
+    "--classes": Option(list[str], None, "names, in their order; null: all, sorted"),
+}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    parser.add_argument("root", type=Path, help="folder that holds ImageSets, or VOC2007, ...")
-    parser.add_argument("splits", nargs="+", metavar="SPLIT", help="trainval, VOC2007/test, ...")
-    parser.add_argument("--out", type=Path, required=True, help="the file to write")
-    parser.add_argument("--classes", nargs="+", help="names and order; default: all, sorted")
-    options = parser.parse_args(arguments)
+def parse_arguments(argv: Sequence[str]) -> dict[str, Any]:
+    """The program's options."""
+    options, _ = parse_options(argv, usage=USAGE, program_options=PROGRAM_OPTIONS, sections=())
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
-        content = voc_to_coco(options.root, options.splits, options.classes)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(content))
-    counts = [f"{len(content[name])} {name}" for name in ("images", "annotations", "categories")]
-    print(f"{options.out}: {', '.join(counts)}")
+        options = parse_arguments(sys.argv[1:] if argv is None else argv)
+        content = voc_to_coco(Path(options["root"]), options["splits"], options["classes"])
+        out = Path(options["out"])
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(content))
+        parts = ("images", "annotations", "categories")
+        print(f"{out}: {', '.join(f'{len(content[part])} {part}' for part in parts)}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,15 @@ from detector.ablation import cells as cells_module
 from detector.ablation import engines
 from detector.ablation.cells import epochs_done, outcome, run_cell
 from detector.ablation.engines import share, write_slurm
-from detector.ablation.grid import Axis, check_fairness, differences, make_cells, point_name
+from detector.ablation.grid import (
+    Axis,
+    Shared,
+    check_fairness,
+    differences,
+    make_axis,
+    make_cells,
+    point_name,
+)
 from detector.ablation.tables import latex
 from detector.config.errors import UserError
 from scripts import ablate
@@ -91,14 +99,20 @@ def begun(out: Path) -> list[str]:
     return (out / "begun.txt").read_text().splitlines()
 
 
-def grid(words: Sequence[str], out: Path, *axes: Axis, seeds: Sequence[int] = (0,)) -> Any:
-    return make_cells(words, axes, seeds, out)
+def grid(tiny: list[str], out: Path, *axes: Axis, seeds: Sequence[int] = (0,), **more: Any) -> Any:
+    """The cells of some axes over the flags of the shortest training."""
+    _, file, _, root = tiny
+    return make_cells(Shared([file], {"data.root": root, **more}), axes, seeds, out)
+
+
+def losses(*names: str) -> Axis:
+    return Axis("model.class_loss", {name: name for name in names})
 
 
 def test_a_grid_is_every_combination_with_every_seed(tiny: list[str], tmp_path: Path) -> None:
     axes = [
-        Axis("model.class_loss", ["FocalLoss", "{name: FocalLoss, gamma: 1}"]),
-        Axis("data.label_noise", ["0", "0.2"]),
+        make_axis("model.class_loss", ["FocalLoss", "{name: FocalLoss, gamma: 1}"]),
+        make_axis("data.label_noise", ["0", "0.2"]),
     ]
     cells = grid(tiny, tmp_path, *axes, seeds=[0, 3])
     assert [cell.name for cell in cells[:4]] == [
@@ -117,15 +131,14 @@ def test_a_grid_is_every_combination_with_every_seed(tiny: list[str], tmp_path: 
 
 
 def test_arguments_of_a_loss_can_be_an_axis(tiny: list[str], tmp_path: Path) -> None:
-    axis = Axis("model.class_loss.gamma", ["0", "2"])
+    axis = Axis("model.class_loss.gamma", {"0": 0, "2": 2})
     cells = grid(tiny, tmp_path, axis)
     assert [cell.config["model"]["class_loss"]["gamma"] for cell in cells] == [0, 2]
     assert point_name(cells[1].point) == "gamma-2"
 
 
 def test_cells_differ_in_nothing_but_the_axes(tiny: list[str], tmp_path: Path) -> None:
-    axis = Axis("model.class_loss", ["FocalLoss", "GHMC"])
-    cells = grid(tiny, tmp_path, axis, seeds=[0, 1])
+    cells = grid(tiny, tmp_path, losses("FocalLoss", "GHMC"), seeds=[0, 1])
     configs = [cell.config for cell in cells]
     text = "\n".join(check_fairness(cells, configs))
     assert "model.class_loss: FocalLoss, GHMC" in text
@@ -150,21 +163,28 @@ def test_cells_differ_in_nothing_but_the_axes(tiny: list[str], tmp_path: Path) -
     [
         ([], "nothing is varied: give --class_loss, --box_loss or --vary"),
         (["--class_loss"], "model.class_loss has no values"),
+        (["--vary"], "--vary needs a value"),
         (["--class_loss", "FocalLos"], "no such loss: 'FocalLos'; did you mean 'FocalLoss'"),
         (["--class_loss", "FocalLoss", "FocalLoss"], "has a value twice"),
         (["--vary", "modle.depth", "18"], "did you mean"),
         (["--vary", "model.class_loss.gama", "1"], "FocalLoss has no argument 'gama'"),
-        (["--vary", "data.root", "a", "b"], "cannot be an axis: all cells are judged on the same"),
+        (
+            ["--vary", "data.root", "a", "b"],
+            "cannot be an axis: all cells are evaluated on the same",
+        ),
         (["--vary", "seed", "1", "2"], "cannot be an axis: use --seeds"),
         ([*LOSSES, "--vary", "model.class_loss", "GHMC"], "is an axis twice"),
-        ([*LOSSES, "--seeds"], "--seeds needs at least one number"),
+        ([*LOSSES, "--seeds"], "--seeds needs a value: a whole number from 0 up"),
         ([*LOSSES, "--seeds", "1", "1"], "--seeds has a value twice"),
-        ([*LOSSES, "--seeds", "x"], "--seeds"),
+        ([*LOSSES, "--seeds", "0", "x"], "--seeds (command line): expected a whole number"),
         ([*LOSSES, "--model.class_loss", "GHMC"], "model.class_loss is given twice"),
         ([*LOSSES, "--job", "2"], "there is no --job; did you mean '--jobs'"),
         ([*LOSSES, "--jobs", "0"], "above 0"),
-        ([*LOSSES, "--engine", "slrum"], "--engine is one of local, slurm, ray"),
-        ([*LOSSES, "--run", "x"], "an ablation takes --out FOLDER"),
+        (
+            [*LOSSES, "--engine", "slrum"],
+            "expected one of local, slurm, got slrum; did you mean 'slurm'",
+        ),
+        ([*LOSSES, "--run", "x"], "an ablation takes --out DIR"),
         ([*LOSSES, "--tune", "--vary", "optimizer.lr", "1", "2"], "--tune chooses optimizer.lr"),
         (["focal", *LOSSES], "unexpected 'focal'"),
         ([*LOSSES, "--data.val", "nope"], "cannot read the annotations"),
@@ -336,7 +356,7 @@ def test_a_cell_in_other_hands_is_waited_for(
 ) -> None:
     """The trainer of an ablation that was killed alone still works: two must not write one run."""
     out = tmp_path / "out"
-    cells = grid(tiny, out, Axis("model.depth", ["18", "34"]))
+    cells = grid(tiny, out, Axis("model.depth", {"18": 18, "34": 34}))
     cells_module.prepare(out, {"axes": ["model.depth"], "tuned": []}, cells)
     lock = out / "logs" / f"{cells[0].name}.lock"
     seconds = 1.5
@@ -396,21 +416,6 @@ def test_slurm_gets_a_script_that_runs_each_cell(
     assert write_slurm(out, [], 1).is_file()
 
 
-def test_ray_runs_the_same_cells(
-    stand_ins: Path, tiny: list[str], tmp_path: Path, capsys: Any
-) -> None:
-    pytest.importorskip("ray", reason="needs the extra 'ray'")
-    out = tmp_path / "out"
-    (stand_ins / "scripts" / "ablate.py").write_text(
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path;"
-        "from detector.ablation import cells; from scripts import ablate;"
-        f"cells.ROOT = Path({str(stand_ins)!r}); ablate.main()"
-    )
-    ablate.main([*tiny, *LOSSES, "--seeds", "0", "1", "--out", str(out), "--engine", "ray"])
-    assert "[4/4]" in capsys.readouterr().out
-    assert len(begun(out)) == 4
-
-
 def test_latex_is_escaped() -> None:
     text = latex(["class_loss", "AP"], [["A & B", "0.1 ± 0.2"], ["100 %", "< 1"]])
     assert r"class\_loss & AP \\" in text
@@ -424,7 +429,7 @@ def test_losses_start_from_the_same_weights(tiny: list[str], tmp_path: Path) -> 
 
     names = ["FocalLoss", "SigmoidCrossEntropy", "BalancedCrossEntropy", "GHMC"]
     nets, states = [], []
-    for cell in grid(tiny, tmp_path, Axis("model.class_loss", [*names, "SoftmaxCrossEntropy"])):
+    for cell in grid(tiny, tmp_path, losses(*names, "SoftmaxCrossEntropy")):
         config = {**cell.config, "data": {**cell.config["data"], "classes": ["a", "b"]}}
         pl.seed_everything(config["seed"], workers=True, verbose=False)
         nets.append(assemble(config).net.state_dict())
@@ -455,9 +460,10 @@ def test_losses_see_the_same_images_in_the_same_order(
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(Detector, "training_step", watched)
-    words = [*tiny, "--trainer.max_epochs", "2", "--data.color", "0.5", "--data.zoom", "0.3"]
-    axes = [Axis("model.class_loss", ["FocalLoss", "SoftmaxCrossEntropy"])]
-    for cell in grid([*words, "--data.label_noise", "0.3"], tmp_path, *axes):
+    changed = {"trainer.max_epochs": 2, "data.color": 0.5, "data.zoom": 0.3}
+    changed["data.label_noise"] = 0.3
+    axis = losses("FocalLoss", "SoftmaxCrossEntropy")
+    for cell in grid(tiny, tmp_path, axis, **changed):
         seen.append([])
         train.train(cell.config, "cell")
     assert len(seen[0]) == 3 * 2 * 4

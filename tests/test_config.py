@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
+import train
+from detector.config.command_line import parse, parse_options
 from detector.config.errors import UserError, one_line_errors
-from detector.config.resolve import load, parse, save
+from detector.config.resolve import load, resolve, save
+from detector.config.types import Count, Natural, Option
 from detector.runs.assemble import make_loss
 
 ROOT = Path(__file__).parents[1]
@@ -23,7 +26,7 @@ def file(path: Path, text: str) -> str:
 
 
 def test_defaults_are_complete() -> None:
-    config = tree()
+    config = resolve()
     assert config["model"]["class_loss"] == {
         "name": "FocalLoss",
         "alpha": 0.25,
@@ -70,7 +73,8 @@ def test_the_order_of_flags_does_not_matter() -> None:
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["--modle.depth", "18"], ["modle", "did you mean 'model'"]),
+        (["--modle.depth", "18"], ["no --modle.depth", "did you mean '--model.depth'"]),
+        (["--depth", "18"], ["did you mean '--model.depth'"]),
         (["--model.dept", "18"], ["did you mean 'depth'"]),
         (["--model.class_loss", "FocalLos"], ["did you mean 'FocalLoss'", "SigmoidCrossEntropy"]),
         (
@@ -170,3 +174,109 @@ def test_a_users_own_loss(tmp_path: Path, monkeypatch: Any) -> None:
     spec = tree("--model.class_loss", "my_losses.Mine", "--model.class_loss.sharp", "4")
     assert spec["model"]["class_loss"] == {"name": "my_losses.Mine", "sharp": 4.0, "weight": 1.0}
     assert make_loss(spec["model"]["class_loss"]).gamma == 4.0
+
+
+def test_overrides_of_code_are_those_of_the_command_line(tmp_path: Path) -> None:
+    path = file(tmp_path / "a.yaml", "model: {class_loss: {name: FocalLoss, gamma: 1}, depth: 18}")
+    words = ["--config", path, "--model.class_loss", "{name: GHMC, bins: 20}", "--seed", "3"]
+    loss = {"name": "GHMC", "bins": 20}
+    assert resolve([path], {"model.class_loss": loss, "seed": 3}) == tree(*words)
+    flat = {"model.class_loss": "GHMC", "model.class_loss.bins": 20, "seed": 3}
+    assert resolve([path], flat) == tree(*words)
+    with pytest.raises(UserError, match=r"model.dept \(overrides\): model has no 'dept'"):
+        resolve([path], {"model.dept": 18})
+    with pytest.raises(UserError, match=r"model\.class_loss\.bins is given twice"):
+        resolve([path], {"model.class_loss": loss, "model.class_loss.bins": 30})
+
+
+PROGRAM_OPTIONS = {
+    "first": Option(str, ...),
+    "others": Option(list[str], []),
+    "--out": Option(str | None, None),
+    "--count": Option(Count, 3),
+    "--fast": Option(bool, False),
+    "--seeds": Option(list[Natural], [0]),
+    "--vary": Option(list[list[str]], []),
+}
+
+
+def options(*words: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Program options that differ from their defaults, and overrides."""
+    short = {"--loss": "--vary model.class_loss", "--beta": "--postprocess.beta"}
+    given, overrides = parse_options(
+        words, usage="", program_options=PROGRAM_OPTIONS, short=short, sections=("postprocess",)
+    )
+    defaults = {name.removeprefix("--"): x.default for name, x in PROGRAM_OPTIONS.items()}
+    return {k: v for k, v in given.items() if v != defaults.get(k, [])}, overrides
+
+
+def test_the_grammar_of_programs() -> None:
+    assert options("a") == ({"first": "a"}, {})
+    assert options("a", "b", "--out", "x", "c") == (
+        {"first": "a", "others": ["b", "c"], "out": "x"},
+        {},
+    )
+    assert options("--fast", "a", "--count=7") == ({"first": "a", "fast": True, "count": 7}, {})
+    assert options("a", "--seeds", "1", "2", "--out", "null") == (
+        {"first": "a", "seeds": [1, 2]},
+        {},
+    )
+    words = ["a", "--vary", "seed", "1", "2", "--loss", "GHMC", "{name: GHMC}", "--vary", "x", "y"]
+    axes = [["seed", "1", "2"], ["model.class_loss", "GHMC", "{name: GHMC}"], ["x", "y"]]
+    assert options(*words) == ({"first": "a", "vary": axes}, {})
+    given, overrides = options("--config", "x.yaml", "a", "--beta", "2", "--config=y.yaml")
+    assert given == {"first": "a", "config": ["x.yaml", "y.yaml"]}  # one word each, again and again
+    assert overrides == {"postprocess.beta": 2}
+    assert options("a", "--postprocess.class_agnostic", "--beta=2") == (
+        {"first": "a"},
+        {"postprocess.class_agnostic": True, "postprocess.beta": 2},
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--out", "x"], "first must be given; see --help"),
+        (["a", "--out", "--fast"], "--out needs a value: text or null"),
+        (["a", "--out", "x", "--out", "y"], "--out is given twice"),
+        (["a", "--seeds"], "--seeds needs a value: a whole number from 0 up"),
+        (
+            ["a", "--seeds", "0", "-1"],
+            "--seeds (command line): expected a whole number from 0 up, got -1",
+        ),
+        (
+            ["a", "--count", "1.5"],
+            "--count (command line): expected a whole number above 0, got 1.5",
+        ),
+        (["a", "--fats"], "there is no --fats; did you mean '--fast'?"),
+        (["a", "--zzz"], "there is no --zzz; --help lists all options"),
+        (
+            ["a", "--model.depth", "18"],
+            "model.depth (command line): only postprocess can be changed",
+        ),
+        (["a", "--beta", "1", "--postprocess.beta", "2"], "postprocess.beta is given twice"),
+        (["a", "--postprocess.nms"], "--postprocess.nms needs a value: one of hard, diou, soft"),
+    ],
+)
+def test_a_mistake_in_a_programs_options(words: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        options(*words)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_program_without_configuration_has_none_of_its_flags() -> None:
+    arguments: dict[str, Any] = {"usage": "", "program_options": {"--seed": Option(Natural, 0)}}
+    assert parse_options([], **arguments, sections=()) == ({"seed": 0}, {})
+    for word in ("--config", "--model.depth", "--print_config"):
+        with pytest.raises(UserError, match=f"there is no {word}"):
+            parse_options([word, "x"], **arguments, sections=())
+
+
+def test_without_a_word_the_usage_is_shown(capsys: Any) -> None:
+    with pytest.raises(SystemExit) as caught:
+        train.main([])
+    assert caught.value.code == 2
+    printed = capsys.readouterr()
+    assert printed.err == f"{train.USAGE}\n\n--help lists all options\n"
+    assert printed.out == ""

@@ -99,7 +99,7 @@ def test_rows_of_a_split_have_the_ids_of_the_data_set(
         (["images/broken.jpg"], "none of the 1 images can be read"),
         (["images", "--out", "images"], "they would be overwritten"),
         (["images", "--checkpoint", "first"], "there is no checkpoint first"),
-        (["images", "--scor", "0.5"], "did you mean 'score'"),
+        (["images", "--scor", "0.5"], "did you mean '--score'"),
     ],
 )
 def test_mistakes_are_one_line(

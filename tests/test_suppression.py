@@ -111,7 +111,7 @@ def test_several_seeds_are_judged_by_their_spread(
     [
         (["{run}"], "two runs or more"),
         (["{run}", "nowhere"], "not a run"),
-        (["{run}", "{run}", "--draws", "few"], "--draws: expected a whole number"),
+        (["{run}", "{run}", "--draws", "few"], "--draws (command line): expected a whole number"),
         (["{run}", "{run}", "--drows", "3"], "there is no --drows"),
         (["{run},{run}", "{run}"], "as many runs"),
         (["{run}", "{bare}"], "python eval.py"),

@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from detector.ablation.grid import Cell, differences
 from detector.config.errors import UserError
+from detector.config.files import write
 from detector.config.resolve import load, save
-from detector.config.sources import write
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("cells", "configs", "logs", "states")

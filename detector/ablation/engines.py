@@ -1,9 +1,7 @@
-"""Where cells run: here, one per GPU or share of the cores, or wherever SLURM and Ray put them."""
+"""Where cells run: on this machine, one per GPU or share of the cores, or where SLURM puts them."""
 
-import importlib
 import os
 import shlex
-import subprocess
 import sys
 import threading
 import time
@@ -11,13 +9,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
 
 from tqdm import tqdm
 
 from detector.ablation.cells import ROOT, Outcome, epochs_done, outcome, run_cell
 from detector.ablation.grid import Cell
-from detector.config.errors import UserError
 
 
 def run_all(out: Path, cells: Sequence[Cell], jobs: int, gpus: Sequence[str]) -> None:
@@ -144,41 +140,3 @@ exec {command}
     path = out / "slurm.sh"
     path.write_text(text)
     return path
-
-
-def run_ray(out: Path, cells: Sequence[Cell], jobs: int) -> None:
-    """Runs the cells as Ray tasks: on the cluster that RAY_ADDRESS names, or on this machine. The
-    folder it is called from and this repository must be at the same place everywhere."""
-    try:
-        ray: Any = importlib.import_module("ray")
-    except ModuleNotFoundError:
-        raise UserError("--engine ray needs Ray: pip install 'ray>=2.40'") from None
-    out = out.resolve()
-    ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, logging_level="warning")
-    resources = ray.cluster_resources()
-    need: dict[str, float] = {"num_cpus": max(1, int(resources.get("CPU", 1) // jobs))}
-    if resources.get("GPU"):
-        need = {"num_cpus": 1, "num_gpus": max(resources["GPU"] / jobs, 0.01)}
-        need["num_gpus"] = min(1.0, need["num_gpus"])
-
-    @ray.remote(**need, max_retries=2)
-    def task(command: list[str], folder: str, threads: str) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": threads}
-        subprocess.run(command, cwd=folder, env=environment, check=False)
-
-    here = os.getcwd(), str(int(need["num_cpus"]))
-    progress = Progress(out, cells)
-    began = time.monotonic()
-    try:
-        waiting = {
-            task.remote(cell_command(out, cell.name), *here): cell
-            for cell in cells
-            if outcome(out, cell.name).state != "done"
-        }
-        with progress:
-            while waiting:
-                (ready,), _ = ray.wait(list(waiting))
-                cell = waiting.pop(ready)
-                progress.tell(cell, outcome(out, cell.name), time.monotonic() - began)
-    finally:
-        ray.shutdown()

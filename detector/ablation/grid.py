@@ -8,74 +8,81 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from detector.config.errors import UserError
-from detector.config.resolve import parse
+from detector.config.options import OPTIONS
+from detector.config.resolve import resolve
 from detector.config.signatures import CONTRACTS
-from detector.config.sources import typed
-from detector.config.types import show
+from detector.config.sources import parse_value
+from detector.config.types import format_value
 
-# What the cells are judged by must be the same for all
+# What the cells are evaluated on must be the same for all
 DATA = ("format", "root", "val", "annotations", "images", "classes", "holdout")
 FIXED = ("run", "resume", "seed", *(f"data.{name}" for name in DATA))
 
 
 class Axis(NamedTuple):
-    """`values` as typed: words of the command line."""
+    """A key of the configuration that is varied. `values`: label, as tables show it -> value."""
 
     key: str
-    values: list[str]
+    values: dict[str, Any]
 
     @property
-    def condition(self) -> bool:
-        """Whether methods are compared within each of its values, not across them: the data is not
-        the method's merit."""
+    def baseline(self) -> str:
+        """The label that the others are compared with."""
+        return next(iter(self.values))
+
+    @property
+    def is_condition(self) -> bool:
+        """Whether methods are compared within each of its values, not across them: a key of `data.`
+        makes the task easier or harder for all."""
         return self.key.startswith("data.")
 
 
 class Cell(NamedTuple):
-    """One training. `point`: axis key -> value as it is shown; `config`: the resolved tree."""
+    """One training. `point`: axis key -> label; `config`: its complete configuration; `tuned`:
+    what is set for this point alone, {dotted key: value}."""
 
     name: str
     point: dict[str, str]
     seed: int
     config: dict[str, Any]
+    tuned: dict[str, Any] = {}
+
+
+class Shared(NamedTuple):
+    """What all cells share: YAML files, and {dotted key: value} that beats them."""
+
+    files: Sequence[str]
+    overrides: Mapping[str, Any]
 
 
 def make_cells(
-    words: Sequence[str],
+    shared: Shared,
     axes: Sequence[Axis],
     seeds: Sequence[int],
     out: Path,
-    chosen: Mapping[str, Sequence[str]] | None = None,
+    tuned: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Cell]:
     """All points of the grid x seeds, each seed's points together, so that comparisons are complete
     early.
 
     Args:
-        words: what all cells share, as for train.py: --config FILE ... --key value ...
         out: folder of the ablation; a cell's run folder is `out/cells/NAME`.
-        chosen: further words for a point (`point_name`), as tuning chose them.
+        tuned: name of a point (`point_name`) -> what is set for it alone, as tuning chose it.
 
     Raises UserError for whatever is wrong, before anything trains.
     """
     if not axes:
         raise UserError("nothing is varied: give --class_loss, --box_loss or --vary KEY VALUES")
     for number, axis in enumerate(axes):
-        _check(axis, [other.key for other in axes[:number]])
-    for name, values in (("--seeds", seeds), *((f"--vary {a.key}", a.values) for a in axes)):
-        if len(set(values)) < len(values):
-            raise UserError(f"{name} has a value twice: {' '.join(map(str, values))}")
-    if not seeds:
-        raise UserError("--seeds needs at least one number")
+        _check_axis(axis, [other.key for other in axes[:number]], shared)
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds has a value twice: {' '.join(map(str, seeds))}")
     cells = []
-    points = list(itertools.product(*([*axis.values] for axis in axes)))
-    for seed, values in itertools.product(seeds, points):
-        point = {a.key: label(a.key, v) for a, v in zip(axes, values, strict=True)}
-        own = [word for a, v in zip(axes, values, strict=True) for word in (f"--{a.key}", v)]
+    for seed, labels in itertools.product(seeds, itertools.product(*(a.values for a in axes))):
+        point = {axis.key: label for axis, label in zip(axes, labels, strict=True)}
         name = f"{point_name(point)}_seed{seed}"
-        further = (chosen or {}).get(point_name(point), ())
-        own += [*further, "--seed", str(seed), "--run", str(out / "cells" / name)]
-        shared = without(words, further[::2])
-        cells.append(Cell(name, point, seed, parse([*shared, *own], usage="")[0]))
+        chosen = dict((tuned or {}).get(point_name(point), {}))
+        cells.append(make_cell(shared, axes, point, seed, out / "cells" / name, chosen))
     names = [cell.name for cell in cells]
     for name in names:
         if names.count(name) > 1:
@@ -83,43 +90,59 @@ def make_cells(
     return cells
 
 
-def without(words: Sequence[str], flags: Sequence[str]) -> list[str]:
-    """The words of a command line without some flags and their values."""
-    kept: list[str] = []
-    dropping = False
-    for word in words:
-        if word.startswith("--"):
-            dropping = word.partition("=")[0] in flags
-        if not dropping:
-            kept.append(word)
-    return kept
+def make_cell(
+    shared: Shared,
+    axes: Sequence[Axis],
+    point: dict[str, str],
+    seed: int,
+    run: Path,
+    tuned: dict[str, Any],
+) -> Cell:
+    """One cell; `run`: its run folder, which has the cell's name."""
+    values = {axis.key: axis.values[point[axis.key]] for axis in axes}
+    overrides = {**shared.overrides, **tuned, **values, "seed": seed, "run": str(run)}
+    config = resolve(shared.files, overrides, "command line")
+    return Cell(run.name, point, seed, config, tuned)
 
 
-def _check(axis: Axis, before: Sequence[str]) -> None:
+def _check_axis(axis: Axis, former_keys: Sequence[str], shared: Shared) -> None:
     if axis.key in FIXED:
-        hint = ": use --seeds" if axis.key == "seed" else ""
-        hint = hint or ": all cells are judged on the same images of the same data"
-        raise UserError(f"{axis.key} cannot be an axis{hint}")
-    if axis.key in before:
+        hint = "use --seeds" if axis.key == "seed" else "all cells are evaluated on the same images"
+        raise UserError(f"{axis.key} cannot be an axis: {hint}")
+    if axis.key in former_keys:
         raise UserError(f"{axis.key} is an axis twice: give all its values at once")
+    if axis.key in shared.overrides:
+        raise UserError(f"{axis.key} is given twice: it is an axis, and set for all cells")
     if not axis.values:
         raise UserError(f"{axis.key} has no values: --vary {axis.key} VALUE VALUE ...")
 
 
-def label(key: str, word: str) -> str:
-    """A value as it is shown: a loss as Name(argument=1), all else as typed."""
-    value = typed(word)
-    if key not in CONTRACTS or not isinstance(value, dict):
-        return word.rpartition(".")[2] if key in CONTRACTS else word
-    arguments = ", ".join(f"{k}={show(v)}" for k, v in value.items() if k != "name")
-    return f"{value.get('name')}({arguments})" if arguments else str(value.get("name"))
+def make_axis(key: str, words: Sequence[str]) -> Axis:
+    """The axis of `--vary KEY WORD WORD ...`. A value is labeled by its word, a loss with arguments
+    by Name(argument=1)."""
+    kind = OPTIONS[key].kind if key in OPTIONS else Any
+    values = [parse_value(word, kind) for word in words]
+    labels = [_label(key, word, value) for word, value in zip(words, values, strict=True)]
+    if len(set(labels)) < len(labels):
+        raise UserError(f"--vary {key} has a value twice: {' '.join(words)}")
+    return Axis(key, dict(zip(labels, values, strict=True)))
+
+
+def _label(key: str, word: str, value: Any) -> str:
+    if key not in CONTRACTS:
+        return word
+    if not isinstance(value, dict):
+        return word.rpartition(".")[2]
+    arguments = ", ".join(f"{k}={format_value(v)}" for k, v in value.items() if k != "name")
+    name = str(value.get("name"))
+    return f"{name}({arguments})" if arguments else name
 
 
 def point_name(point: Mapping[str, str]) -> str:
-    """Of a point: good as a folder's name."""
+    """The name of a point, fit for a folder."""
     parts = []
-    for key, value in point.items():
-        text = re.sub(r"[^A-Za-z0-9.]+", "-", value).strip("-") or "none"
+    for key, label in point.items():
+        text = re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-") or "none"
         parts.append(text if key in CONTRACTS else f"{key.rpartition('.')[2]}-{text}")
     return "_".join(parts)
 
@@ -134,16 +157,18 @@ def flatten(tree: Mapping[str, Any], parent: str = "") -> dict[str, Any]:
 
 
 def differences(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Dotted key -> its values, in order, for all keys in which the configurations differ. A key
-    that only some have (an argument of a loss) differs, too."""
+    """Dotted key -> its distinct values, in order, for all keys in which the configurations differ.
+
+    A key that only some have (an argument of a loss) differs, too.
+    """
     flat = [flatten(config) for config in configs]
-    found: dict[str, list[Any]] = {}
-    for key in dict.fromkeys(key for one in flat for key in one):
-        values = [one[key] for one in flat if key in one]
+    differing: dict[str, list[Any]] = {}
+    for key in dict.fromkeys(key for config in flat for key in config):
+        values = [config[key] for config in flat if key in config]
         distinct = list({json.dumps(value): value for value in values}.values())
         if len(distinct) > 1 or len(values) < len(flat):
-            found[key] = distinct
-    return found
+            differing[key] = distinct
+    return differing
 
 
 def check_fairness(
@@ -151,36 +176,39 @@ def check_fairness(
 ) -> list[str]:
     """Lines that say in what the cells' configurations differ. `tuned`: keys that tuning chose.
 
-    Raises UserError if they differ in anything but the axes, the seed and what was tuned: then
-    they say nothing about the axes.
+    Raises UserError if they differ in anything but the axes, the seed and what was tuned: then the
+    results say nothing about the axes.
     """
     axes = list(cells[0].point)
-    found = differences(configs)
-    lines = [f"{len(cells)} cells differ in nothing but"]
-    for key in axes:
-        values = list(dict.fromkeys(cell.point[key] for cell in cells))
-        lines.append(f"  {key}: {', '.join(values)}")
-        own = {name.removeprefix(f"{key}."): v for name, v in found.items() if _within(name, key)}
-        own.pop("name", None)
-        own.pop(key, None)
-        if own:
-            texts = (f"{name} {' / '.join(map(show, values))}" for name, values in own.items())
-            lines.append(f"    and with it {', '.join(texts)}")
-    for key in tuned:
-        if key in found:
-            lines.append(f"  {key}: {', '.join(map(show, found[key]))} (tuned)")
-    if "seed" in found:
-        lines.append(f"  seed: {', '.join(map(show, found['seed']))}")
+    differing = differences(configs)
     allowed = ("seed", "run", *tuned)
-    for key, values in found.items():
-        if key not in allowed and not any(_within(key, axis) for axis in axes):
-            shown = ", ".join(map(show, values))
+    for key, values in differing.items():
+        if key not in allowed and not any(_belongs(key, axis) for axis in axes):
             raise UserError(
-                f"the cells also differ in {key} ({shown}), which is no axis: their folders hold "
-                "runs of other settings; choose another --out"
+                f"the cells also differ in {key} ({_list_values(values)}), which is no axis: their "
+                "folders hold runs of other settings; choose another --out"
             )
+    lines = [f"{len(cells)} cells differ in nothing but"]
+    for axis in axes:
+        labels = dict.fromkeys(cell.point[axis] for cell in cells)
+        lines.append(f"  {axis}: {', '.join(labels)}")
+        arguments = [
+            f"{key.removeprefix(f'{axis}.')} {' / '.join(map(format_value, values))}"
+            for key, values in differing.items()
+            if _belongs(key, axis) and key not in (axis, f"{axis}.name")
+        ]
+        if arguments:
+            lines.append(f"    and with it {', '.join(arguments)}")
+    for key, note in (*((key, " (tuned)") for key in tuned), ("seed", "")):
+        if key in differing:
+            lines.append(f"  {key}: {_list_values(differing[key])}{note}")
     return lines
 
 
-def _within(key: str, axis: str) -> bool:
+def _list_values(values: Sequence[Any]) -> str:
+    return ", ".join(map(format_value, values))
+
+
+def _belongs(key: str, axis: str) -> bool:
+    """Whether a key is the axis, or an argument of the loss that is the axis."""
     return key == axis or (axis in CONTRACTS and key.startswith(f"{axis}."))

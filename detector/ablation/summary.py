@@ -8,7 +8,7 @@ import numpy as np
 
 from detector.ablation.cells import Outcome
 from detector.ablation.effects import Effect, Sample, effect, holm, smallest
-from detector.ablation.grid import Axis, Cell, label
+from detector.ablation.grid import Axis, Cell
 from detector.config.signatures import CONTRACTS
 from detector.evaluation.matches import Matches, mean_precision
 
@@ -105,14 +105,14 @@ def _sample(
 def _baseline(point: Point, axes: Sequence[Axis]) -> Point:
     """The first method, under the same conditions."""
     return tuple(
-        value if axis.condition else label(axis.key, axis.values[0])
+        value if axis.is_condition else axis.baseline
         for value, axis in zip(point, axes, strict=True)
     )
 
 
 def _first_conditions(point: Point, axes: Sequence[Axis]) -> Point:
     return tuple(
-        label(axis.key, axis.values[0]) if axis.condition else value
+        axis.baseline if axis.is_condition else value
         for value, axis in zip(point, axes, strict=True)
     )
 

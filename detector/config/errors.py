@@ -1,4 +1,4 @@
-"""Mistakes of the user's: one line that says what, where and how to mend; exit status 2."""
+"""A user's mistakes: one line that says what is wrong, where, and how to mend it; exit status 2."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 def not_installed(name: str | None) -> str:
-    """What to do about a package that is missing."""
+    """What a user is told about a missing package."""
     return (
         f"{name} is not installed for {sys.executable}: activate the environment "
         "(. .venv/bin/activate), or pip install -r requirements.txt"
@@ -22,8 +22,8 @@ class UserError(ValueError):
 
 
 @contextmanager
-def placed(key: str, origin: str) -> Iterator[None]:
-    """A ValueError becomes a UserError that says of which key, and where the key was set."""
+def locate_errors(key: str, origin: str) -> Iterator[None]:
+    """Turns a ValueError into a UserError that names the option and where its value comes from."""
     try:
         yield
     except ValueError as error:
@@ -32,11 +32,12 @@ def placed(key: str, origin: str) -> Iterator[None]:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Mistakes of the user's: one line on stderr, exit status 2. Other errors stay as they are.
+    """Ends the program on a user's mistake, with one line on stderr and exit status 2.
 
-    Whatever has the attribute `user_error` counts, and a package that is not installed. A
-    DataLoader worker wraps its error into a traceback, of which the last line is the message.
-    Ctrl-C is exit status 130 without a word, and so is 141 where nobody reads on (`| head`).
+    A user's mistake is an error with the attribute `user_error`, or a package that is not
+    installed. Other errors pass, with their traceback. A DataLoader worker hands on its error as
+    the text of a traceback: only the last line, the message, is printed. Ctrl-C ends silently with
+    status 130, and so does a closed pipe (`| head`) with 141.
     """
     try:
         yield
@@ -51,6 +52,7 @@ def one_line_errors() -> Iterator[None]:
     except Exception as error:
         if not getattr(error, "user_error", False):
             raise
-        *before, line = str(error).strip().splitlines() or [""]
-        print("error:", re.sub(r"^[\w.]+Error: ", "", line) if before else line, file=sys.stderr)
+        *traceback, line = str(error).strip().splitlines() or [""]
+        message = re.sub(r"^[\w.]+Error: ", "", line) if traceback else line
+        print("error:", message, file=sys.stderr)
         raise SystemExit(2) from None

@@ -7,18 +7,18 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from detector.config.types import (
-    Amount,
     Count,
     Fraction,
-    Inside,
     LossName,
     Natural,
+    NonNegative,
+    OpenUnit,
     Option,
     Positive,
     Precision,
     Splits,
     Threshold,
-    UpTo5,
+    ZeroToFive,
 )
 
 OPTIONS = {
@@ -51,13 +51,13 @@ OPTIONS = {
     "model.depth": Option(Literal[10, 18, 34, 50, 101, 152], 50, "layers of the ResNet"),
     "model.width": Option(Count, 64, "channels of the ResNet's stem"),
     "model.norm": Option(Literal["frozen", "batch", "group"], "frozen", "in the ResNet"),
-    "model.freeze": Option(UpTo5, 0, "how many of stem, layer1 .. layer4 stay as loaded"),
+    "model.freeze": Option(ZeroToFive, 0, "how many of stem, layer1 .. layer4 stay as loaded"),
     "model.weights": Option(str | None, None, "imagenet, a file, or a run"),
     "model.channels": Option(Count, 256, "of the pyramid and the heads"),
     "model.convs": Option(Natural, 4, "hidden convolutions of each head"),
     "model.head_norm": Option(Literal["none", "group"], "none", "in the heads"),
     "model.p6": Option(Literal["p5", "c5"], "p5", "what level P6 is made from"),
-    "model.prior": Option(Inside, 0.01, "score of every class at the start"),
+    "model.prior": Option(OpenUnit, 0.01, "score of every class at the start"),
     "model.anchors.sizes": Option(
         tuple[Positive, Positive, Positive, Positive, Positive],
         [32.0, 64.0, 128.0, 256.0, 512.0],
@@ -91,7 +91,9 @@ OPTIONS = {
         Positive, 0.01, "for reference_batch images per update; scaled linearly"
     ),
     "optimizer.momentum": Option(Threshold, 0.9, "beta1 of adamw"),
-    "optimizer.weight_decay": Option(Amount, 0.0001, "not on biases, normalization and losses"),
+    "optimizer.weight_decay": Option(
+        NonNegative, 0.0001, "not on biases, normalization and losses"
+    ),
     "optimizer.reference_batch": Option(Natural, 16, "images; 0: lr is taken as it is"),
     "schedule.name": Option(Literal["multistep", "cosine"], "multistep", ""),
     "schedule.warmup": Option(Natural, 500, "updates, linear"),
@@ -104,7 +106,9 @@ OPTIONS = {
     ),
     "trainer.max_epochs": Option(int | None, 12, ""),
     "trainer.precision": Option(Precision, "32-true", ""),
-    "trainer.gradient_clip_val": Option(Amount | None, 10.0, "norm of all gradients; null: off"),
+    "trainer.gradient_clip_val": Option(
+        NonNegative | None, 10.0, "norm of all gradients; null: off"
+    ),
     "trainer.log_every_n_steps": Option(Count, 50, "and so any other argument of pl.Trainer"),
 }
 Rule = tuple[str, Callable[[dict[str, Any]], bool], str]  # option, what must hold, what to say

@@ -1,7 +1,8 @@
 """Losses, and the arguments of losses and of Lightning's Trainer, read from source with `ast`.
 
-Importing them would load torch first and make a typo wait for seconds. Errors are ValueErrors with
-one line. A loss is a public class without abstract methods that derives from the class of its slot.
+Importing them would load torch first, and a user would wait seconds to be told of a typo. Errors
+are ValueErrors of one line. A loss that can be named is a public class without abstract methods
+that derives from the contract of its slot.
 """
 
 import ast
@@ -15,12 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Optional, Union
 
-from detector.config.types import Option, near
+from detector.config.types import Option, did_you_mean
 
 FOLDER = Path(__file__).parents[2] / "losses"
-# The option that names a loss -> the class in losses/base.py that such a loss derives from
+# Slot, the option that names a loss -> contract, the class of losses/base.py it must derive from
 CONTRACTS = {"model.class_loss": "ClassificationLoss", "model.box_loss": "BoxLoss"}
-# What annotations and defaults may be written with; other annotations are not checked
+# What annotations and defaults may be written with; values of other annotations are not checked
 _NAMES = {
     "__builtins__": {},
     **{kind.__name__: kind for kind in (bool, int, float, str, list, tuple)},
@@ -33,28 +34,30 @@ Classes = dict[str, ast.ClassDef]
 def library_losses(slot: str) -> dict[str, dict[str, Option]]:
     """The losses of losses/ that fit the slot: name -> arguments."""
     library = _library()
-    lines = {name: list(_lineage(node, library)) for name, node in library.items()}
-    return {name: _arguments(line) for name, line in lines.items() if _fits(line, slot)}
+    lineages = {name: list(_lineage(node, library)) for name, node in library.items()}
+    return {name: _arguments(x) for name, x in lineages.items() if _fits(x, slot)}
 
 
 def loss_arguments(name: str, slot: str) -> dict[str, Option]:
-    """The arguments of a loss: a class of losses/, or module.Class of a module on the path."""
+    """The arguments of a loss: of a class of losses/, or module.Class of a module on the path."""
     module, _, class_name = name.rpartition(".")
-    own = _classes(_file(module)) if module else {}
-    scope = own if module else _library()
-    line = list(_lineage(scope[class_name], own, _library())) if class_name in scope else []
-    if _fits(line, slot):
-        return _arguments(line)
-    other = [known for known in CONTRACTS if known != slot and _fits(line, known)]
-    if other:
-        raise ValueError(f"{name} is a {CONTRACTS[other[0]]}; it belongs to {other[0]}")
-    if line:
+    classes = _classes(_file(module)) if module else _library()
+    lineage: list[ast.ClassDef] = []
+    if class_name in classes:
+        lineage = list(_lineage(classes[class_name], classes, _library()))
+    if _fits(lineage, slot):
+        return _arguments(lineage)
+    others = [other for other in CONTRACTS if _fits(lineage, other)]
+    if others:
+        raise ValueError(f"{name} is a {CONTRACTS[others[0]]}; it belongs to {others[0]}")
+    if lineage:
         raise ValueError(f"{name} is no {CONTRACTS[slot]} that can be constructed")
     if module:
-        raise ValueError(f"module {module} has no class '{class_name}'{near(class_name, own)}")
+        hint = did_you_mean(class_name, classes)
+        raise ValueError(f"module {module} has no class '{class_name}'{hint}")
     choices = library_losses(slot)
+    hint = did_you_mean(name, choices) or did_you_mean(f"{name}Loss", choices) or "."
     listed = ", ".join(choices)
-    hint = near(name, choices) or near(f"{name}Loss", choices) or "."
     raise ValueError(f"no such loss: '{name}'{hint} Choices: {listed}, or your own as module.Class")
 
 
@@ -68,7 +71,7 @@ def module_of(name: str) -> str:
 
 @cache
 def trainer_arguments() -> dict[str, Option]:
-    """The arguments of Lightning's Trainer; those with types of Lightning's own are of any type."""
+    """The arguments of Lightning's Trainer; those of Lightning's own types accept every value."""
     package = importlib.util.find_spec("pytorch_lightning")  # finds a package without importing it
     if package is None or package.origin is None:
         raise ModuleNotFoundError(name="pytorch_lightning")
@@ -78,6 +81,7 @@ def trainer_arguments() -> dict[str, Option]:
 
 @cache
 def _classes(path: Path) -> Classes:
+    """The classes that a file defines at its top level."""
     try:
         body = ast.parse(path.read_text(encoding="utf-8")).body
     except SyntaxError as error:
@@ -101,37 +105,40 @@ def _file(module: str) -> Path:
 
 
 def _lineage(node: ast.ClassDef, *scopes: Classes) -> Iterator[ast.ClassDef]:
-    """The class and its ancestors, by name, the first scope first."""
+    """The class and its ancestors, each looked up by its name in the first scope that has it."""
     yield node
     for base in node.bases:
         name = ast.unparse(base).rpartition(".")[2]
-        found = [scope[name] for scope in scopes if scope.get(name, node) is not node]
-        if found:
-            yield from _lineage(found[0], *scopes)
+        # a user's FocalLoss may derive from losses.FocalLoss: a class is not its own ancestor
+        candidates = [scope[name] for scope in scopes if name in scope]
+        ancestors = [candidate for candidate in candidates if candidate is not node]
+        if ancestors:
+            yield from _lineage(ancestors[0], *scopes)
 
 
-def _fits(line: list[ast.ClassDef], slot: str) -> bool:
-    if not line or line[0].name.startswith("_"):
+def _fits(lineage: list[ast.ClassDef], slot: str) -> bool:
+    """Whether a class, the first of its lineage, can be constructed as a loss of the slot."""
+    if not lineage or lineage[0].name.startswith("_"):
         return False
-    abstract = any("abstractmethod" in ast.unparse(x) for x in _decorators(line[0]))
-    return not abstract and CONTRACTS[slot] in [ancestor.name for ancestor in line[1:]]
+    abstract = any("abstractmethod" in ast.unparse(x) for x in _decorators(lineage[0]))
+    return not abstract and CONTRACTS[slot] in [ancestor.name for ancestor in lineage[1:]]
 
 
 def _decorators(node: ast.ClassDef) -> list[ast.expr]:
-    return [
-        x for item in node.body if isinstance(item, ast.FunctionDef) for x in item.decorator_list
-    ]
+    methods = [item for item in node.body if isinstance(item, ast.FunctionDef)]
+    return [decorator for method in methods for decorator in method.decorator_list]
 
 
-def _arguments(line: list[ast.ClassDef]) -> dict[str, Option]:
-    """Of the first `__init__` in the line, without self, *args and **kwargs."""
-    for item in (item for node in line for item in node.body):
+def _arguments(lineage: list[ast.ClassDef]) -> dict[str, Option]:
+    """Of the first `__init__` in the lineage, without self, *args and **kwargs."""
+    for item in (item for node in lineage for item in node.body):
         if isinstance(item, ast.FunctionDef) and item.name == "__init__":
-            given = item.args
-            names = [*given.posonlyargs, *given.args]
-            defaults = [None] * (len(names) - len(given.defaults)) + given.defaults
+            signature = item.args
+            names = [*signature.posonlyargs, *signature.args]
+            without_default = len(names) - len(signature.defaults)
+            defaults = [None] * without_default + signature.defaults
             pairs = [*zip(names, defaults, strict=True)][1:]
-            pairs += zip(given.kwonlyargs, given.kw_defaults, strict=True)
+            pairs += zip(signature.kwonlyargs, signature.kw_defaults, strict=True)
             return {
                 name.arg: Option(_evaluate(name.annotation, Any), _evaluate(default, ...))
                 for name, default in pairs
@@ -140,7 +147,7 @@ def _arguments(line: list[ast.ClassDef]) -> dict[str, Option]:
 
 
 def _evaluate(node: ast.expr | None, otherwise: Any) -> Any:
-    """An annotation or a default as Python would read it, from _NAMES alone."""
+    """An annotation or a default as Python would read it, if _NAMES suffice."""
     try:
         return eval(compile(ast.Expression(node), "", "eval"), dict(_NAMES)) if node else otherwise
     except Exception:

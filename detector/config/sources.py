@@ -1,42 +1,42 @@
-"""Where settings come from, YAML files and the command line, each as a flat source.
+"""Settings as flat sources: one of every YAML file and one of the overrides.
 
-Flat: dotted key -> Given. A loss is its class at `model.class_loss` and its arguments at
-`model.class_loss.gamma`, however they were written.
+A source maps dotted keys to a Value. However a loss was written, its class is at
+`model.class_loss` and its arguments are at `model.class_loss.gamma`.
 """
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from detector.config.errors import UserError, not_installed, placed
+from detector.config.errors import UserError, locate_errors, not_installed
 from detector.config.options import OPTIONS
 from detector.config.signatures import CONTRACTS
-from detector.config.types import Option, fit, near, show, words
+from detector.config.types import coerce, did_you_mean, format_value
 
 try:
     import yaml
 except ModuleNotFoundError as error:  # the first package that is missed outside the environment
     sys.exit(f"error: {not_installed(error.name)}")
 
-COMMAND_LINE = "command line"
 
+class Value(NamedTuple):
+    """A value and its origin: the path of a file, "command line", "default"."""
 
-class Given(NamedTuple):
     value: Any
-    origin: str  # a file, COMMAND_LINE or "default"
+    origin: str
 
 
-Source = dict[str, Given]
+Source = dict[str, Value]
 
 
-def checked(key: str, given: Given, kind: Any) -> Any:
-    """The value as that type, or a UserError."""
-    if given.value is ...:
+def check(key: str, value: Value, kind: Any) -> Any:
+    """The plain value, converted to the type. UserError if it has another or must be given."""
+    if value.value is ...:
         raise UserError(f"{key}: must be given, it has no default")
-    with placed(key, given.origin):
-        return fit(given.value, kind)
+    with locate_errors(key, value.origin):
+        return coerce(value.value, kind)
 
 
 class _Loader(yaml.SafeLoader):
@@ -66,62 +66,20 @@ for _tag, _pattern, _first in (
     ("int", r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
     ("float", r"[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?", list("-+.0123456789")),
 ):
-    _whole = re.compile(f"^({_pattern})$")
     for _class in (_Loader, _Dumper):
-        _class.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", _whole, _first)
+        _class.add_implicit_resolver(
+            f"tag:yaml.org,2002:{_tag}", re.compile(f"^({_pattern})$"), _first
+        )
 
 
-def dump(tree: dict[str, Any]) -> str:
-    """YAML that `read` understands; sections as blocks, lists on one line."""
-    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=1000)
-
-
-def split(
-    argv: Sequence[str], own: Mapping[str, Option], short: Mapping[str, str]
-) -> tuple[dict[str, Any], Source]:
-    """The words of the command line: the door's own options, and flags as a flat source."""
-    mine: dict[str, Any] = {name.lstrip("-"): option.default for name, option in own.items()}
-    mine["config"] = []
-    flags: Source = {}
-    rest, places = list(argv), [name for name in own if not name.startswith("--")]
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--") and not places:
-            raise UserError(f"unexpected '{word}': options are typed as --key value")
-        name, equals, text = word.partition("=")
-        if not word.startswith("--"):
-            name, equals, text = places.pop(0), "=", word
-        key = short.get(name.lstrip("-"), name.lstrip("-"))
-        option = own.get(name) or OPTIONS.get(key) or Option(Any, None)
-        switch = name in own and option.kind is bool  # so that a positional may follow it
-        if not equals and rest and not rest[0].startswith("--") and not switch:
-            text = rest.pop(0)
-        elif not equals and option.kind not in (bool, Any):
-            raise UserError(f"{name} needs a value: {words(option.kind)}")
-        elif not equals:
-            text = "true"
-        value = typed(text, option.kind)
-        if name in own:
-            value = checked(name, Given(value, COMMAND_LINE), option.kind)
-            mine[key] = [*mine[key], value] if key == "config" else value
-            continue
-        for leaf, part in _flatten(key, value, COMMAND_LINE):
-            if leaf in flags:
-                raise UserError(f"{leaf} is given twice on the command line")
-            flags[leaf] = Given(part, COMMAND_LINE)
-    if missing := [name for name in own if mine[name.lstrip("-")] is ...]:
-        raise UserError(f"{' and '.join(missing)} must be given; see --help")
-    return mine, flags
-
-
-def typed(text: str, kind: Any = Any) -> Any:
-    """A word of the command line: as it stands for a text, as YAML for everything else."""
+def parse_value(word: str, kind: Any = Any) -> Any:
+    """A word of the command line, read as YAML; if the type is text, as it stands (or null)."""
     if kind in (str, str | None):
-        return None if text == "null" and kind is not str else text
+        return None if word == "null" and kind is not str else word
     try:
-        return yaml.load(text, _Loader)
+        return yaml.load(word, _Loader)
     except yaml.YAMLError:
-        return text
+        return word
 
 
 def read(path: str | Path) -> Source:
@@ -129,8 +87,8 @@ def read(path: str | Path) -> Source:
     try:
         tree = yaml.load(Path(path).read_text(encoding="utf-8"), _Loader)
     except FileNotFoundError:
-        there = [file.name for file in Path(path).parent.glob("*.yaml")]
-        raise UserError(f"there is no file {path}{near(Path(path).name, there)}") from None
+        names = [file.name for file in Path(path).parent.glob("*.yaml")]
+        raise UserError(f"there is no file {path}{did_you_mean(Path(path).name, names)}") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise UserError(f"{path}: {reason}") from None
@@ -140,29 +98,47 @@ def read(path: str | Path) -> Source:
         reason = getattr(error, "problem", None) or "unreadable characters"
         raise UserError(f"{path}{line}: bad YAML: {reason}") from None
     if not isinstance(tree, dict | None):
-        raise UserError(f"{path}: expected sections such as data: and model:, got {show(tree)}")
-    return {key: Given(value, str(path)) for key, value in _flatten("", tree or {}, str(path))}
+        raise UserError(f"{path}: expected sections as data: and model:, got {format_value(tree)}")
+    for name in tree or {}:
+        _refuse_dots(str(name), str(path))
+    return flatten(tree or {}, str(path))
 
 
-def _flatten(key: str, value: Any, origin: str) -> Iterator[tuple[str, Any]]:
-    """Dotted keys down to options and to arguments of losses and of the trainer.
+def flatten(tree: Mapping[str, Any], origin: str) -> Source:
+    """Sections, or values by dotted keys, as a flat source. UserError for a key given twice."""
+    source: Source = {}
+    for name, value in tree.items():
+        for key, leaf in _leaves(str(name), value, origin):
+            if key in source:
+                raise UserError(f"{key} is given twice ({origin})")
+            source[key] = Value(leaf, origin)
+    return source
+
+
+def _leaves(key: str, value: Any, origin: str) -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values down to options and to arguments of losses and of the trainer.
 
     {class_loss: {name: GHMC, bins: 20}} is class_loss: GHMC and class_loss.bins: 20.
     """
     parent, _, last = key.rpartition(".")
-    leaf = parent in (*CONTRACTS, "trainer") or (key in OPTIONS and key not in CONTRACTS)
-    if isinstance(value, dict) and not leaf:
+    is_argument = parent in (*CONTRACTS, "trainer")
+    is_option = key in OPTIONS and key not in CONTRACTS
+    is_section = any(option.startswith(f"{key}.") for option in OPTIONS)
+    if isinstance(value, dict) and not is_argument and not is_option:
         for name, inner in value.items():
-            if "." in str(name):
-                raise UserError(f"{name} ({origin}): in YAML sections are nested, not dotted")
-            yield from _flatten(f"{key}.{name}".lstrip("."), inner, origin)
-    elif value is not None or not any(option.startswith(f"{key}.") for option in OPTIONS):
-        yield parent if last == "name" and parent in CONTRACTS else key, value
+            _refuse_dots(str(name), origin)
+            yield from _leaves(f"{key}.{name}", inner, origin)
+    elif parent in CONTRACTS and last == "name":
+        yield parent, value
+    elif value is not None or not is_section:  # a section with nothing below it sets nothing
+        yield key, value
 
 
-def write(path: Path, text: str) -> None:
-    """A text file, at once, so that a kill leaves the whole of the old or of the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+def _refuse_dots(name: str, origin: str) -> None:
+    if "." in name:
+        raise UserError(f"{name} ({origin}): in YAML sections are nested, not dotted")
+
+
+def dump(tree: dict[str, Any]) -> str:
+    """YAML that `read` understands; sections as blocks, lists on one line."""
+    return yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=1000)

@@ -1,4 +1,4 @@
-"""Types of options: what a value must be, how it is read, and how it is told to a user."""
+"""Types of options: what a value must be, how it is converted, how it is told to a user."""
 
 import difflib
 import json
@@ -9,9 +9,11 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 
 class Option(NamedTuple):
-    """`kind` is a type: int, float | None, list[str], Literal[...], Annotated[type, words, test].
+    """One option of a configuration or of a program.
 
-    The default `...` (Ellipsis) stands for none: a value has to be given.
+    `kind` is the type that a value must have: int, float | None, list[str], Literal["a", "b"], or
+    Annotated[type, words, test], where the test must hold as well and the words say what it asks.
+    The default `...` (Ellipsis) means that a value must be given.
     """
 
     kind: Any
@@ -21,40 +23,43 @@ class Option(NamedTuple):
 
 Fraction = Annotated[float, "from 0 to 1", lambda x: 0 <= x <= 1]
 Threshold = Annotated[float, "from 0 to below 1", lambda x: 0 <= x < 1]
-Inside = Annotated[float, "between 0 and 1", lambda x: 0 < x < 1]
+OpenUnit = Annotated[float, "between 0 and 1", lambda x: 0 < x < 1]
 Positive = Annotated[float, "above 0", lambda x: x > 0]
-Amount = Annotated[float, "from 0 up", lambda x: x >= 0]
+NonNegative = Annotated[float, "from 0 up", lambda x: x >= 0]
 Count = Annotated[int, "above 0", lambda x: x > 0]
 Natural = Annotated[int, "from 0 up", lambda x: x >= 0]
-UpTo5 = Annotated[int, "from 0 to 5", lambda x: 0 <= x <= 5]
+ZeroToFive = Annotated[int, "from 0 to 5", lambda x: 0 <= x <= 5]
 Splits = str | list[str]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"]
 LossName = Annotated[str, "(the class of a loss)", bool]
 
 
-def fit(value: Any, kind: Any) -> Any:
-    """The value as that type: 1 becomes the number 1.0, a tuple a list, 7 the text "7".
+def coerce(value: Any, kind: Any) -> Any:
+    """The value converted to a type: 1 to the number 1.0, a tuple to a list, 7 to the text "7".
 
-    A type that is not understood lets everything through. ValueError: expected what, got what.
+    Types that are not among those of `Option` accept every value. Raises ValueError, whose text
+    says what was expected and what was given.
     """
     origin, args = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        for choice in sorted(args, key=lambda x: (type(value) is not x, x is str)):
+        if type(value) in args:
+            return value
+        for choice in sorted(args, key=lambda choice: choice is str):  # text would take any number
             with suppress(ValueError):
-                return fit(value, choice)
+                return coerce(value, choice)
     elif origin is Annotated:
         with suppress(ValueError):
-            value = fit(value, args[0])
+            value = coerce(value, args[0])
             if args[2](value):
                 return value
     elif origin is Literal:
         if any(value == x and type(value) is type(x) for x in args):
             return value
-        raise ValueError(f"{_expected(value, kind)}{near(str(value), map(str, args))}")
+        raise ValueError(f"{_expected(value, kind)}{did_you_mean(str(value), map(str, args))}")
     elif origin in (list, tuple, Sequence):
-        count = len(args) if origin is tuple and ... not in args else None
-        if isinstance(value, list | tuple) and count in (None, len(value)):
-            return [fit(x, args[0]) for x in value]
+        length = len(args) if origin is tuple and ... not in args else None
+        if isinstance(value, list | tuple) and length in (None, len(value)):
+            return [coerce(x, args[0]) for x in value]
     elif kind in (float, str) and type(value) is int:
         return kind(value)
     elif kind not in (bool, int, float, str, NoneType) or type(value) is kind:
@@ -63,34 +68,38 @@ def fit(value: Any, kind: Any) -> Any:
 
 
 def _expected(value: Any, kind: Any) -> str:
-    return f"expected {words(kind)}, got {show(value)}"
+    return f"expected {describe_type(kind)}, got {format_value(value)}"
 
 
-def words(kind: Any) -> str:
-    """The type as a user reads it: `a list of 2, each a whole number above 0`."""
+def describe_type(kind: Any) -> str:
+    """The type in a user's words: `a list [...] of 2, each a whole number above 0`."""
     origin, args = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return " or ".join(map(words, args))
+        return " or ".join(map(describe_type, args))
     if origin is Annotated:
-        return f"{words(args[0])} {args[1]}"
+        return f"{describe_type(args[0])} {args[1]}"
     if origin is Literal:
-        return "one of " + ", ".join(map(show, args))
+        return "one of " + ", ".join(map(format_value, args))
     if origin is tuple and ... not in args:
-        return f"a list [...] of {len(args)}, each {words(args[0])}"
+        return f"a list [...] of {len(args)}, each {describe_type(args[0])}"
     if origin in (list, tuple, Sequence):
-        return f"a list [...], each {words(args[0])}"
+        return f"a list [...], each {describe_type(args[0])}"
     names = {int: "a whole number", float: "a number", bool: "true or false", NoneType: "null"}
     return names.get(kind, "text")
 
 
-def show(value: Any) -> str:
-    """The value as one types it, on one line."""
-    plain = isinstance(value, str) and value.isprintable() and value
-    return value if plain else json.dumps(value, default=str)
+def format_value(value: Any) -> str:
+    """The value as a user would type it, on one line."""
+    is_plain = isinstance(value, str) and value.isprintable() and value
+    return value if is_plain else json.dumps(value, default=str)
 
 
-def near(word: str, choices: Iterable[str]) -> str:
-    """`; did you mean 'x'?`, or nothing when nothing is near."""
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """`; did you mean 'x'?` with the nearest choice, or nothing where none is near.
+
+    A choice of several parts that ends in the word is the nearest: model.depth of depth.
+    """
     names = {choice.lower(): choice for choice in choices}
-    found = difflib.get_close_matches(word.lower(), names, 1, 0.5)
-    return f"; did you mean '{names[found[0]]}'?" if found else ""
+    nearest = [name for name in names if name.endswith(f".{word.lower().removeprefix('--')}")]
+    nearest = nearest or difflib.get_close_matches(word.lower(), names, 1, 0.5)
+    return f"; did you mean '{names[nearest[0]]}'?" if nearest else ""
