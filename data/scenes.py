@@ -27,27 +27,27 @@ class Scene(NamedTuple):
     masks: np.ndarray
 
 
-def _circle(radius: float | np.ndarray, corners: int = 64) -> np.ndarray:
+def circle(radius: float | np.ndarray, corners: int = 64) -> np.ndarray:
     angle = np.linspace(0, 2 * np.pi, corners, endpoint=False)
     return np.stack([np.cos(angle), np.sin(angle)], axis=1) * np.reshape(radius, (-1, 1))
 
 
 _ARMS = np.array([(1, 3), (1, 1), (3, 1), (3, -1), (1, -1), (1, -3)], float)
 _CONTOURS = {
-    "disk": [_circle(1.0)],
-    "square": [_circle(1.0, 4)],
-    "triangle": [_circle(1.0, 3)],
-    "star": [_circle(np.tile([1.0, 0.45], 5), 10)],
-    "ring": [_circle(1.0), _circle(0.52)],
+    "disk": [circle(1.0)],
+    "square": [circle(1.0, 4)],
+    "triangle": [circle(1.0, 3)],
+    "star": [circle(np.tile([1.0, 0.45], 5), 10)],
+    "ring": [circle(1.0), circle(0.52)],
     "cross": [np.concatenate([_ARMS, -_ARMS])],
 }
 
 
-def _shape(rng: np.random.Generator, category: int, size: float, center: np.ndarray) -> Contours:
+def place_shape(rng: np.random.Generator, name: str, size: float, center: np.ndarray) -> Contours:
     """Turned and stretched, its longer extent `size` pixels."""
     angle, stretch = rng.uniform(0, 2 * np.pi), rng.uniform(0.75, 1.0)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    contours = [points * (stretch, 1.0) @ turn for points in _CONTOURS[CATEGORIES[category]]]
+    contours = [points * (stretch, 1.0) @ turn for points in _CONTOURS[name]]
     low, high = contours[0].min(axis=0), contours[0].max(axis=0)
     return [center + (points - (low + high) / 2) * size / max(high - low) for points in contours]
 
@@ -67,11 +67,12 @@ def _stretch(plane: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(plane.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def _paint(image: np.ndarray, contours: Contours, color: np.ndarray, light: np.ndarray) -> None:
-    """Draws shadow, shaded face and darker rim into `image`, float32 (3, H, W)."""
+def _paint(image: np.ndarray, contours: Contours, face: np.ndarray, light: np.ndarray) -> None:
+    """Draws shadow, shaded face and darker rim into `image`; both images are float32 (3, H, W)."""
     corner = (contours[0].min(axis=0) - 8).clip(0).astype(int)  # 8 pixels are enough for a shadow
     right, bottom = (contours[0].max(axis=0) + 9).astype(int)
     part = image[:, corner[1] : bottom, corner[0] : right]
+    face = face[:, corner[1] : bottom, corner[0] : right]
     shape = part.shape[1:]
     contours = [points - corner for points in contours]
     center, extent = contours[0].mean(axis=0), np.ptp(contours[0], axis=0).max()
@@ -82,7 +83,7 @@ def _paint(image: np.ndarray, contours: Contours, color: np.ndarray, light: np.n
     shade = (1 + 0.5 / extent * np.add.outer(y * light[1], x * light[0])).astype(np.float32)
     shade *= 1 - _coverage(contours, shape, line=1 + int(extent > 60)) * np.float32(0.35 / 255)
     alpha = _coverage(contours, shape) * np.float32(1 / 255)
-    part += alpha * (color[:, None, None] * shade - part)
+    part += alpha * (face * shade - part)
 
 
 def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -103,43 +104,57 @@ def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray
     return image
 
 
-class _Thing(NamedTuple):
+class _Object(NamedTuple):
     """What becomes one annotation; `mask` bool (H, W) is its whole extent, hidden or not."""
 
     category: int
     crowd: bool
     mask: np.ndarray
+    identity: int | None
 
 
-class _Canvas:
+class Canvas:
     """An image that is drawn back to front and knows what is still seen of everything in it."""
 
     def __init__(self, rng: np.random.Generator, height: int, width: int) -> None:
         self.rng, self.shape = rng, (height, width)
         self.image = _background(rng, height, width)
-        self.light = _circle(1.0)[rng.integers(64)]
-        self.things: list[_Thing] = []
-        self.visible: list[np.ndarray] = []  # of each thing, bool (H, W)
+        self.light = circle(1.0)[rng.integers(64)]
+        self.objects: list[_Object] = []
+        self.visible: list[np.ndarray] = []  # of each object, bool (H, W)
 
-    def add(self, category: int, shapes: list[Contours], crowd: bool) -> bool:
-        """Draws `shapes` as one thing, unless it would hide another too far; says whether."""
+    def add(
+        self,
+        category: int,
+        shapes: list[Contours],
+        crowd: bool = False,
+        face: np.ndarray | None = None,
+        identity: int | None = None,
+    ) -> bool:
+        """Draws `shapes` as one object, unless it would hide another too far; says whether. `face`
+        float32 (3, H, W) is what is seen within them: a color that stands out, if none is given."""
         mask = np.zeros(self.shape, bool)
         for contours in shapes:
             mask |= _coverage(contours, self.shape) > 127
-        things = [*self.things, _Thing(category, crowd, mask)]
+        objects = [*self.objects, _Object(category, crowd, mask, identity)]
         visible = [*(seen & ~mask for seen in self.visible), mask]
-        for thing, seen in zip(things, visible, strict=True):
-            required = max(VISIBLE_PIXELS, VISIBLE_SHARE * np.count_nonzero(thing.mask))
+        for drawn, seen in zip(objects, visible, strict=True):
+            required = max(VISIBLE_PIXELS, VISIBLE_SHARE * np.count_nonzero(drawn.mask))
             if np.count_nonzero(seen) < required:
                 return False
-        self.things, self.visible = things, visible
-        colors = self.rng.uniform(20, 235, (32, 3))
-        contrasts = np.linalg.norm(colors - self.image[:, mask].mean(axis=1), axis=1)
-        color = colors[np.argmax(contrasts > self.rng.uniform(70, 130))]  # the first that will do
+        self.objects, self.visible = objects, visible
+        if face is None:
+            face = self._contrasting_color(mask)[:, None, None]
         for contours in shapes:
             tint = crowd * self.rng.uniform(-15, 15)
-            _paint(self.image, contours, (color + tint).astype(np.float32), self.light)
+            tinted = np.broadcast_to((face + tint).astype(np.float32), self.image.shape)
+            _paint(self.image, contours, tinted, self.light)
         return True
+
+    def _contrasting_color(self, mask: np.ndarray) -> np.ndarray:
+        colors = self.rng.uniform(20, 235, (32, 3))
+        contrasts = np.linalg.norm(colors - self.image[:, mask].mean(axis=1), axis=1)
+        return colors[np.argmax(contrasts > self.rng.uniform(70, 130))]  # the first that will do
 
     def finish(self) -> Scene:
         """Adds noise and blurs a little, as a camera does."""
@@ -147,32 +162,34 @@ class _Canvas:
         image = (self.image + noise).clip(0, 255).transpose(1, 2, 0)
         image = cv2.GaussianBlur(image, (0, 0), self.rng.uniform(0.3, 0.7))
         annotations = []
-        for thing, seen in zip(self.things, self.visible, strict=True):
-            x, y, width, height = cv2.boundingRect(thing.mask.astype(np.uint8))
+        for drawn, seen in zip(self.objects, self.visible, strict=True):
+            x, y, width, height = cv2.boundingRect(drawn.mask.astype(np.uint8))
             annotation = {
-                "category_id": thing.category,
+                "category_id": drawn.category,
                 "bbox": [x, y, width, height],
                 "area": width * height,
-                "iscrowd": int(thing.crowd),
-                "occlusion": round(1 - np.count_nonzero(seen) / np.count_nonzero(thing.mask), 4),
+                "iscrowd": int(drawn.crowd),
+                "occlusion": round(1 - np.count_nonzero(seen) / np.count_nonzero(drawn.mask), 4),
             }
+            if drawn.identity is not None:
+                annotation["track_id"] = drawn.identity
             annotations.append(annotation)
-        masks = np.array([thing.mask for thing in self.things], bool).reshape(-1, *self.shape)
+        masks = np.array([drawn.mask for drawn in self.objects], bool).reshape(-1, *self.shape)
         return Scene(image.round().astype(np.uint8), annotations, masks)
 
 
 def _pile(
-    rng: np.random.Generator, category: int, center: np.ndarray, limits: np.ndarray
+    rng: np.random.Generator, name: str, center: np.ndarray, limits: np.ndarray
 ) -> list[Contours]:
     """Many small ones of a kind, too close to each other to be told apart."""
     spots = center + rng.normal(0, limits.max() / 12, (rng.integers(12, 28), 2))
-    return [_shape(rng, category, rng.uniform(8, 15), spot) for spot in spots.clip(4, limits - 4)]
+    return [place_shape(rng, name, rng.uniform(8, 15), spot) for spot in spots.clip(4, limits - 4)]
 
 
 def draw_scene(rng: np.random.Generator, size: int = 160) -> Scene:
     """One image whose longer side is `size` pixels; one in eight has no objects."""
     height, width = [(1.0, 1.0), (0.75, 1.0), (1.0, 0.75)][rng.choice(3, p=[0.5, 0.3, 0.2])]
-    canvas = _Canvas(rng, round(size * height), round(size * width))
+    canvas = Canvas(rng, round(size * height), round(size * width))
     if rng.random() < 0.125:
         return canvas.finish()
     extents = np.exp(rng.uniform(np.log(SMALLEST), np.log(0.98 * size), rng.integers(2, 12)))
@@ -187,11 +204,11 @@ def draw_scene(rng: np.random.Generator, size: int = 160) -> Scene:
         for _ in range(4):  # places are tried; what finds none is left out
             center = rng.uniform(margin, limits - margin)
             if last_extent and rng.random() < NEIGHBORS:
-                offset = _circle(rng.uniform(0.25, 0.6) * (extent + last_extent) / 2)
+                offset = circle(rng.uniform(0.25, 0.6) * (extent + last_extent) / 2)
                 center = (last + offset[rng.integers(64)]).clip(margin, limits - margin)
-            shapes = [_shape(rng, category, extent, center)]
+            shapes = [place_shape(rng, CATEGORIES[category], extent, center)]
             if number == crowd:
-                shapes = _pile(rng, category, center, limits)
+                shapes = _pile(rng, CATEGORIES[category], center, limits)
             if canvas.add(category, shapes, crowd=bool(number == crowd)):
                 last, last_extent = center, extent
                 break
