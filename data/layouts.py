@@ -33,7 +33,7 @@ class Layout(NamedTuple):
 
 def read(options: Options, parts: Sequence[str]) -> tuple[list[str], dict[str, Source]]:
     """Classes of the run, and the sources of "train" and "val", of those `parts` that are asked
-    for. Draws the shapes where they are asked for and missing."""
+    for. What the formats "shapes" and "identities" lack is drawn."""
     root, chosen = Path(options.root), list(options.classes) if options.classes else None
     names = {"train": options.train, "val": options.train if options.holdout else options.val}
     if options.format == "voc":
@@ -43,21 +43,25 @@ def read(options: Options, parts: Sequence[str]) -> tuple[list[str], dict[str, S
         return read_voc(root, splits, chosen, complete="train" in needed)
     templates = {"annotations": options.annotations, "images": options.images}
     layout = Layout(root, **{name: template for name, template in templates.items() if template})
-    if options.format == "shapes":
-        _draw(layout, names.values())
+    if options.format in ("shapes", "identities"):
+        _draw(layout, names.values(), options.format)
     return read_coco(layout, {part: names[part] for part in parts}, chosen)
 
 
-def _draw(layout: Layout, splits: Iterable[Splits]) -> None:
-    """Draws the shapes where they are missing."""
+def _draw(layout: Layout, splits: Iterable[Splits], kind: str) -> None:
+    """Draws the shapes, or the identities, where they are missing."""
     if all(layout.path(layout.annotations, split).is_file() for split in splits):
         return
+    from data.identities import draw_identities
     from data.shapes import SPLITS, draw_dataset
 
     for split in splits:
         if split not in SPLITS:
-            raise DataError(f"drawn shapes have the splits {' and '.join(SPLITS)}, not {split!r}")
-    draw_dataset(layout.root)
+            raise DataError(f"drawn {kind} have the splits {' and '.join(SPLITS)}, not {split!r}")
+    if kind == "identities":
+        draw_identities(layout.root)
+    else:
+        draw_dataset(layout.root)
 
 
 def check_root(root: Path) -> None:

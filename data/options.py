@@ -8,7 +8,7 @@ from data import DataError
 from data.noise import Kind
 
 Splits = str | Sequence[str]  # the name of a split, or names of splits to join
-FORMATS = ("coco", "voc", "shapes")
+FORMATS = ("coco", "voc", "shapes", "identities")
 
 
 @dataclass(frozen=True, kw_only=True)

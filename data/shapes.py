@@ -8,6 +8,7 @@ Every image is a pure function of (seed, split, index). Ids are sparse, as in CO
 import argparse
 import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,12 +17,24 @@ import numpy as np
 from tqdm import tqdm
 
 from data import DataError
-from data.scenes import CATEGORIES, draw_scene
+from data.scenes import CATEGORIES, Scene, draw_scene
 
 SPLITS = ("train", "val")
 MARKER = ".drawn"  # lies in folders of our own making; also the lock of processes that draw
 MARK = "The images and annotations here are drawn by data/shapes.py, which may draw them again.\n"
 IGNORED = {MARKER, ".lock", ".gitkeep", ".DS_Store", "Thumbs.db"}
+
+
+class Drawing(NamedTuple):
+    """What is drawn: its `title` in the annotation file, category names by id, and an image of a
+    split, `scene(random, size, split)`."""
+
+    title: str
+    categories: Mapping[int, str]
+    scene: Callable[[np.random.Generator, int, str], Scene]
+
+
+SHAPES = Drawing("drawn shapes", CATEGORIES, lambda random, size, split: draw_scene(random, size))
 
 
 def check_folder(root: Path) -> None:
@@ -62,6 +75,7 @@ def _write_image(path: Path, image: np.ndarray) -> None:
 class _Recipe(NamedTuple):
     """What decides every pixel of a split."""
 
+    drawing: Drawing
     split: str
     images: int
     size: int
@@ -70,7 +84,11 @@ class _Recipe(NamedTuple):
     @property
     def info(self) -> dict[str, Any]:
         recipe = {"images": self.images, "size": self.size, "seed": self.seed}
-        return {"description": f"drawn shapes, {self.split}", "version": "1", "recipe": recipe}
+        return {
+            "description": f"{self.drawing.title}, {self.split}",
+            "version": "1",
+            "recipe": recipe,
+        }
 
 
 def _is_drawn(root: Path, recipe: _Recipe) -> bool:
@@ -88,7 +106,7 @@ def _is_drawn(root: Path, recipe: _Recipe) -> bool:
 
 
 def _draw_split(root: Path, recipe: _Recipe) -> None:
-    split, count, size, seed = recipe
+    drawing, split, count, size, seed = recipe
     path = root / "annotations" / f"instances_{split}.json"
     (root / split).mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(exist_ok=True)
@@ -97,7 +115,7 @@ def _draw_split(root: Path, recipe: _Recipe) -> None:
     stream = SPLITS.index(split)
     bar = tqdm(range(count), f"drawing {root / split}", unit="image", disable=None)
     for index in bar:  # disable=None: shown on a terminal, not in a log file
-        scene = draw_scene(np.random.default_rng([seed, stream, index]), size)
+        scene = drawing.scene(np.random.default_rng([seed, stream, index]), size, split)
         image_id = 500_000 * stream + 7 * index + 11
         name = f"{image_id:06d}.jpg"
         height, width = scene.image.shape[:2]
@@ -118,7 +136,7 @@ def _draw_split(root: Path, recipe: _Recipe) -> None:
         ],
         "images": images,
         "annotations": annotations,
-        "categories": [{"id": key, "name": name} for key, name in CATEGORIES.items()],
+        "categories": [{"id": key, "name": name} for key, name in drawing.categories.items()],
     }
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(content))
@@ -126,7 +144,13 @@ def _draw_split(root: Path, recipe: _Recipe) -> None:
 
 
 def draw_dataset(
-    root: str | Path, *, train: int = 1500, val: int = 300, size: int = 160, seed: int = 0
+    root: str | Path,
+    *,
+    train: int = 1500,
+    val: int = 300,
+    size: int = 160,
+    seed: int = 0,
+    drawing: Drawing = SHAPES,
 ) -> None:
     """Draws root/train, root/val and root/annotations/instances_{train,val}.json.
 
@@ -139,7 +163,8 @@ def draw_dataset(
         raise DataError(
             f"size {size}, train {train}, val {val}: give 48 or more, 1 or more, 1 or more"
         )
-    recipes = [_Recipe("train", train, size, seed), _Recipe("val", val, size, seed)]
+    counts = zip(SPLITS, (train, val), strict=True)
+    recipes = [_Recipe(drawing, split, count, size, seed) for split, count in counts]
     if all(_is_drawn(root, recipe) for recipe in recipes):
         return
     import fcntl  # Windows lacks it, and only this needs it
@@ -155,18 +180,23 @@ def draw_dataset(
                 _draw_split(root, recipe)
 
 
+def parser(module: str, text: str | None, train: int, val: int) -> argparse.ArgumentParser:
+    """Of a command `python -m data.<module>` that draws a data set."""
+    program = argparse.ArgumentParser(prog=f"python -m data.{module}", description=text)
+    program.add_argument("root", type=Path, help=f"folder to draw into: datasets/{module}")
+    program.add_argument("--train", type=int, default=train, help="training images (%(default)s)")
+    program.add_argument("--val", type=int, default=val, help="validation images (%(default)s)")
+    program.add_argument("--size", type=int, default=160, help="longer side, pixels (%(default)s)")
+    program.add_argument("--seed", type=int, default=0)
+    return program
+
+
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m data.shapes", description=__doc__)
-    parser.add_argument("root", type=Path, help="folder to draw into, for example datasets/shapes")
-    parser.add_argument("--train", type=int, default=1500, help="training images (%(default)s)")
-    parser.add_argument("--val", type=int, default=300, help="validation images (%(default)s)")
-    parser.add_argument("--size", type=int, default=160, help="longer side, pixels (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
+    program = parser("shapes", __doc__, train=1500, val=300)
     try:
-        draw_dataset(**vars(options))
+        draw_dataset(**vars(program.parse_args(arguments)))
     except DataError as error:
-        parser.error(str(error))
+        program.error(str(error))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,11 @@ OPTIONS = {
     "run": Option(str | None, None, "name under runs/, or a path; null: config's name and date"),
     "seed": Option(Natural, 0, "of the initial weights, the data's order and augmentation"),
     "resume": Option(str | None, None, "a run to go on with; its config.yaml is the start"),
-    "data.format": Option(Literal["shapes", "coco", "voc"], "shapes", "shapes draws what it lacks"),
+    "data.format": Option(
+        Literal["shapes", "identities", "coco", "voc"],
+        "shapes",
+        "the first two draw what is missing",
+    ),
     "data.root": Option(str, "datasets/shapes", "folder of the data set"),
     "data.train": Option(Splits, "train", "split, or list of splits"),
     "data.val": Option(Splits, "val", "split, or list of splits"),
