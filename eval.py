@@ -73,17 +73,17 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
 
 def evaluate(config: dict[str, Any], own: dict[str, Any]) -> dict[str, float]:
-    detector, data = validated(config, own)
-    if not detector.trainer.is_global_zero:
+    evaluator, data = validate(config, own)
+    figures = evaluator.figures
+    if figures is None:  # not the first process
         return {}
     from detector.evaluation.table import format_table
     from detector.evaluation.tide import explain, format_errors
 
-    rows = [{**row, "file_name": data.file_names[row["image_id"]]} for row in detector.results]
-    figures = detector.figures
+    rows = [{**row, "file_name": data.file_names[row["image_id"]]} for row in evaluator.results]
     split = config["data"]["val"]
-    title = f"{own['run']} ({own['checkpoint']}) on {split}, {len(detector.evaluated)} images"
-    errors, calibrated = explain(data.ground_truth(), rows, detector.evaluated)
+    title = f"{own['run']} ({own['checkpoint']}) on {split}, {len(evaluator.image_ids)} images"
+    errors, calibrated = explain(evaluator.truth, rows, evaluator.image_ids)
 
     folder = existing_run(own["run"]) / "eval"
     folder.mkdir(exist_ok=True)
@@ -106,13 +106,15 @@ def evaluate(config: dict[str, Any], own: dict[str, Any]) -> dict[str, float]:
     return figures.summary
 
 
-def validated(config: dict[str, Any], own: dict[str, Any], save: bool = False) -> tuple[Any, Any]:
-    """The detector after one pass over the validation data, and the data. `save`: it also keeps
-    its candidates."""
+def validate(
+    config: dict[str, Any], own: dict[str, Any], keep_candidates: bool = False
+) -> tuple[Any, Any]:
+    """The Evaluator after one pass over the validation data, and the data."""
     # imported here, so that a mistake on the command line is answered at once
     import pytorch_lightning as pl
 
     from data.datamodule import DataModule
+    from detector.evaluation.evaluator import Evaluator
     from detector.runs.assemble import open_run
     from detector.training.callbacks import quiet
 
@@ -120,16 +122,17 @@ def validated(config: dict[str, Any], own: dict[str, Any], save: bool = False) -
     config, detector = open_run(own["run"], own["checkpoint"], config)
     data = DataModule(**config["data"], seed=config["seed"])
     data.setup("validate")
-    detector.saved = {} if save else None
+    labels = data.category_ids, data.classes
+    evaluator = Evaluator(data.ground_truth(), *labels, full=True, keep_candidates=keep_candidates)
     options: dict[str, Any] = {
         "enable_progress_bar": sys.stderr.isatty(),
         "logger": False,
         "enable_checkpointing": False,
     }
     options |= for_evaluation(config["trainer"])
-    trainer = pl.Trainer(**options, use_distributed_sampler=False)
+    trainer = pl.Trainer(**options, callbacks=[evaluator], use_distributed_sampler=False)
     trainer.validate(detector, datamodule=data, verbose=False)
-    return detector, data
+    return evaluator, data
 
 
 def show(folder: Path, title: str, figures: Any, errors: Any, calibrated: Any) -> None:
@@ -151,6 +154,7 @@ def compare_suppression(config: dict[str, Any], own: dict[str, Any]) -> None:
     checkpoint, data and what chooses candidates stay the same."""
     from data.datamodule import DataModule
     from detector.evaluation.suppression import compare_all, format_lines, load, save
+    from detector.runs.assemble import make_suppression
     from detector.runs.folder import checkpoint_file
 
     folder = existing_run(own["run"]) / "eval"
@@ -165,16 +169,17 @@ def compare_suppression(config: dict[str, Any], own: dict[str, Any]) -> None:
     }
     candidates = load(folder / "candidates.pt", key)
     if candidates is None:
-        detector, data = validated(config, own, save=True)
-        if not detector.trainer.is_global_zero:
+        evaluator, data = validate(config, own, keep_candidates=True)
+        if evaluator.figures is None:  # not the first process
             return
-        candidates = detector.saved
+        candidates = evaluator.candidates
         save(folder / "candidates.pt", key, candidates)
     else:
         print(f"candidates of {folder / 'candidates.pt'}, the net is not run again")
         data = DataModule(**config["data"], seed=config["seed"])
         data.setup("validate")
-    lines = compare_all(candidates, data.ground_truth(), data.category_ids, options, own["draws"])
+    truth, configured = data.ground_truth(), make_suppression(options)
+    lines = compare_all(candidates, truth, data.category_ids, configured, own["draws"])
     print(format_lines(lines))
     write_json(folder / "suppression.json", [line._asdict() for line in lines])
 

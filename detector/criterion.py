@@ -1,6 +1,6 @@
 """Criterion: match, normalize once, ask the losses."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -10,6 +10,15 @@ from detector.boxes import decode, encode
 from detector.matching import match
 from detector.retinanet import Predictions
 from losses import BoxLoss, ClassificationLoss
+
+
+class Targets(NamedTuple):
+    """What the predictions of a batch are compared with: labels (N, R) and boxes (N, R, 4) of the
+    anchors, see `match`, and the normalizer `num_foreground`, a scalar, see `joint_count`."""
+
+    labels: Tensor
+    boxes: Tensor
+    num_foreground: Tensor
 
 
 def joint_count(foreground: Tensor) -> Tensor:
@@ -49,11 +58,12 @@ class Criterion(nn.Module):
         self.class_loss, self.box_loss = class_loss, box_loss
         self.num_classes = num_classes
         self.matching = matching
+        self.register_load_state_dict_pre_hook(_keep_what_fits)
 
     def forward(
         self, predictions: Predictions, batch: dict[str, Tensor]
-    ) -> tuple[dict[str, Tensor], Tensor]:
-        """The weighted losses "class" and "box", whose sum is minimized, and `num_foreground`."""
+    ) -> tuple[dict[str, Tensor], Targets]:
+        """The weighted losses "class" and "box", whose sum is minimized, and their targets."""
         anchors = predictions.anchors
         labels, boxes = match(anchors, batch, self.num_classes, **self.matching)
         foreground = (labels >= 0) & (labels < self.num_classes)
@@ -68,7 +78,19 @@ class Criterion(nn.Module):
                 target = boxes
             box = self.box_loss(predicted, target, foreground, num_foreground)
             classes = self.class_loss(logits, labels, num_foreground)
-        return {
+        losses = {
             "class": self.class_loss.weight * classes,
             "box": self.box_loss.weight * box,
-        }, num_foreground
+        }
+        return losses, Targets(labels, boxes, num_foreground)
+
+
+def _keep_what_fits(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Of a checkpoint of other losses, what those learned or counted is dropped, and the present
+    losses start anew. `state` is a copy that torch's `load_state_dict` made."""
+    present = {prefix + name: value for name, value in module.state_dict().items()}
+    for name in [name for name in state if name.startswith(prefix)]:
+        if name not in present or state[name].shape != present[name].shape:
+            del state[name]
+    for name, value in present.items():
+        state.setdefault(name, value)

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-MOST_BAD_UPDATES = 20  # so many non-finite updates in a row end the run
+MAX_CONSECUTIVE = 20  # so many consecutive non-finite updates end the run
 
 
 class NonFiniteLoss(RuntimeError):
@@ -17,19 +17,20 @@ class NonFiniteLoss(RuntimeError):
 
 
 class Guard(nn.Module):
-    """What is known of the updates since it was last asked, on the device and without waiting.
+    """What is known of the updates since the last report, on the device and without waiting.
 
-    norm: of all gradients at the last update, before clipping · bad: non-finite updates since
-    `report` · row: those in a row up to now · images: ids of the images of the last one.
+    norm: of all gradients at the last update, before clipping · bad: how many updates were not
+    finite since `report` · consecutive: how many of them came one after the other, up to the last
+    update · images: ids of the images of the last one.
     """
 
     norm: Tensor
     bad: Tensor
-    row: Tensor
+    consecutive: Tensor
 
     def __init__(self) -> None:
         super().__init__()
-        for name in ("norm", "bad", "row"):
+        for name in ("norm", "bad", "consecutive"):
             self.register_buffer(name, torch.zeros(()), persistent=False)
         self.images: Tensor | None = None
 
@@ -44,7 +45,7 @@ class Guard(nn.Module):
         """
         self.norm = nn.utils.clip_grad_norm_(parameters, limit or math.inf)
         bad = (~self.norm.isfinite()).float()
-        self.bad, self.row = self.bad + bad, (self.row + 1) * bad
+        self.bad, self.consecutive = self.bad + bad, (self.consecutive + 1) * bad
         if self.images is None or len(self.images) != len(images):
             self.images = torch.full_like(images, -1)
         self.images = torch.where(bad > 0, images, self.images)
@@ -52,9 +53,10 @@ class Guard(nn.Module):
         if inner.defaults.get("fused"):
             inner.found_inf = bad
 
-    def report(self, bad: int, row: int, world_size: int) -> str:
-        """One line about `bad` skipped updates, the last `row` of them in a row, with the images of
-        all ranks. Every rank must call it. Raises NonFiniteLoss when there were too many in a row.
+    def report(self, bad: int, consecutive: int, world_size: int) -> str:
+        """One line about `bad` skipped updates, with the images of the last one on all ranks.
+
+        Every rank must call it. Raises NonFiniteLoss when too many were consecutive.
         """
         assert self.images is not None
         images: list[Any] = [self.images.tolist()]
@@ -63,10 +65,10 @@ class Guard(nn.Module):
             dist.all_gather_object(images, self.images.tolist())
         text = ", ".join(str(image) for part in images for image in part if image >= 0)
         self.bad = torch.zeros_like(self.bad)
-        if row >= MOST_BAD_UPDATES:
+        if consecutive >= MAX_CONSECUTIVE:
             raise NonFiniteLoss(
-                f"the loss was not finite for {row} updates in a row, the last at images {text}; "
-                "lower optimizer.lr, lengthen schedule.warmup or look at these images, then go on "
-                "with --resume"
+                f"the loss was not finite for {consecutive} updates in a row, the last at images "
+                f"{text}; lower optimizer.lr, lengthen schedule.warmup or look at these images, "
+                "then go on with --resume"
             )
         return f"skipped {bad} updates with a non-finite loss, the last at images {text}"

@@ -1,4 +1,5 @@
-"""Optimizer and learning rate: plain functions of the settings."""
+"""Optimizer and learning rate, made of the sections `optimizer` and `schedule` of a
+configuration."""
 
 import math
 from collections.abc import Mapping
@@ -7,9 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+Settings = Mapping[str, Any]
+
 
 def make_optimizer(
-    module: nn.Module, settings: Mapping[str, Any], lr: float, fused: bool
+    module: nn.Module, settings: Settings, lr: float, fused: bool
 ) -> torch.optim.Optimizer:
     """SGD or AdamW ("sgd", "adamw") for all parameters of the module that are trained.
 
@@ -19,30 +22,63 @@ def make_optimizer(
     trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     decayed = [name.startswith("net.") and p.ndim > 1 for name, p in trained]
     groups = [
-        {
-            "params": [p for (_, p), its in zip(trained, decayed, strict=True) if its == chosen],
-            "weight_decay": settings["weight_decay"] if chosen else 0.0,
-        }
+        {"params": [p for (_, p), its in zip(trained, decayed, strict=True) if its == chosen]}
         for chosen in (True, False)
     ]
     if settings["name"] == "adamw":
-        betas = (settings["momentum"], 0.999)
-        return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=fused)
-    optimizer = torch.optim.SGD(groups, lr=lr, momentum=settings["momentum"], fused=fused)
-    for _, parameter in trained:
-        # torch allocates the momentum without filling it when the very first update is skipped
-        optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=lr, fused=fused)
+    else:
+        optimizer = torch.optim.SGD(groups, lr=lr, momentum=settings["momentum"], fused=fused)
+        for _, parameter in trained:
+            # torch allocates the momentum without filling it when the first update is skipped
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    apply_settings(optimizer, settings)
     return optimizer
 
 
-def rate_factor(update: int, total: int, schedule: Mapping[str, Any]) -> float:
-    """Factor of the learning rate at an update: linear warm-up, times steps or half a cosine.
+def apply_settings(optimizer: torch.optim.Optimizer, settings: Settings) -> None:
+    """Set weight decay and momentum of an optimizer that `make_optimizer` made: after a resume it
+    has those that the checkpoint remembers."""
+    for group, decay in zip(optimizer.param_groups, (settings["weight_decay"], 0.0), strict=True):
+        group["weight_decay"] = decay
+        if "betas" in group:
+            group["betas"] = (settings["momentum"], 0.999)
+        else:
+            group["momentum"] = settings["momentum"]
 
-    `schedule`: name ("multistep", "cosine"), warmup (updates), milestones (shares of `total`) and
-    gamma.
+
+class LearningRate:
+    """The learning rate of every update: linear warm-up, then steps or half a cosine.
+
+    Args:
+        optimizer: `lr`, meant for `reference_batch` images per update and scaled linearly to those
+            of this run; a `reference_batch` of 0: not scaled.
+        schedule: `name` ("multistep", "cosine"), `warmup` (updates, but at most a fifth of a short
+            run), `milestones` (shares of the run) and `gamma`.
+        images: per update, of all processes and accumulated batches together.
+        updates: of the whole run.
     """
-    start = min(1.0, (update + 1) / (schedule["warmup"] + 1))
-    if schedule["name"] == "cosine":
-        return start * 0.5 * (1 + math.cos(math.pi * min(1.0, update / total)))
-    passed = sum(update >= share * total for share in schedule["milestones"])
-    return start * schedule["gamma"] ** passed
+
+    def __init__(self, optimizer: Settings, schedule: Settings, images: int, updates: int) -> None:
+        self.reference = optimizer["reference_batch"]
+        self.asked, self.schedule = optimizer["lr"], schedule
+        self.images, self.updates = images, max(1, updates)
+        self.base = self.asked * (images / self.reference if self.reference else 1.0)
+        self.warmup = min(schedule["warmup"], self.updates // 5)
+
+    def __str__(self) -> str:
+        scaled = f" for {self.reference} images" if self.reference else ", not scaled"
+        return (
+            f"learning rate {self.base:.4g} for {self.images} images per update (optimizer.lr "
+            f"{self.asked:g}{scaled}); warm-up of {self.warmup} of {self.updates} updates"
+        )
+
+    def at(self, update: int) -> float:
+        """The rate of an update, which are counted from 0."""
+        factor = min(1.0, (update + 1) / (self.warmup + 1))
+        if self.schedule["name"] == "cosine":
+            factor *= 0.5 * (1 + math.cos(math.pi * min(1.0, update / self.updates)))
+        else:
+            passed = sum(update >= share * self.updates for share in self.schedule["milestones"])
+            factor *= self.schedule["gamma"] ** passed
+        return self.base * factor

@@ -10,6 +10,7 @@ import multiprocessing
 import statistics
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def inference(work: Work) -> dict[str, list[float]]:
     def ours(kind: str) -> Callable[[], None]:
         @torch.inference_mode()
         def run() -> None:
-            detector.postprocess.suppression["kind"] = kind
+            suppression = detector.postprocess.suppression
+            detector.postprocess.suppression = replace(suppression, kind=kind)
             with work.autocast():
                 detector(batch)
             work.wait()

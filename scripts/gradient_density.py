@@ -67,7 +67,9 @@ def count(config: dict[str, Any], own: dict[str, Any]) -> str:
     with torch.no_grad():
         for _, batch in bar:
             batch = {name: value.to(device) for name, value in batch.items()}
-            counts.add(detector.losses, detector.net(batch["images"], batch["sizes"]), batch)
+            predictions = detector.net(batch["images"], batch["sizes"])
+            _, targets = detector.criterion(predictions, batch)
+            counts.add(detector.criterion.class_loss, predictions, targets)
     examples, errors = counts.examples.cpu(), counts.errors.cpu()
     text = format_shares(examples, shares(examples, errors))
     print(text)

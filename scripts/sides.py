@@ -92,7 +92,7 @@ class Work:
 
         def judge(given: Any) -> Tensor:
             with self.autocast():
-                losses, _ = detector.losses(*given)
+                losses, _ = detector.criterion(*given)
             return losses["class"] + losses["box"]
 
         return dict(zip(PARTS, (data, network, judge), strict=False))

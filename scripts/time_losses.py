@@ -149,7 +149,7 @@ def training_step(
 
     def step() -> None:
         optimizer.zero_grad()
-        losses, _ = detector.losses(detector.net(batch["images"], batch["sizes"]), batch)
+        losses, _ = detector.criterion(detector.net(batch["images"], batch["sizes"]), batch)
         (losses["class"] + losses["box"]).backward()
         optimizer.step()
         if batch["boxes"].is_cuda:

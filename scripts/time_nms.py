@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 from tqdm import tqdm
 
-from detector.nms import nms
+from detector.nms import Suppression
 from scripts.time_losses import take_turns
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -66,8 +66,8 @@ def times(candidates: tuple[Tensor, Tensor, Tensor], repeats: int) -> dict[str, 
     count = candidates[1].shape[1]
     calls: dict[str, Callable[[], Any]] = {"torchvision": theirs}
     for name, options in KINDS.items():
-        options = {"max_detections": count, "iou_threshold": 0.5, **options}
-        calls[name] = partial(nms, *candidates, **options)
+        suppression = Suppression(**{"score_threshold": 0.0, "max_detections": count, **options})
+        calls[name] = partial(suppression, *candidates)
 
     def timed(call: Callable[[], Any]) -> Callable[[], None]:
         def run() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from detector.optimization import LearningRate
 from detector.training.callbacks import Bar, EpochLine, RampedEMA
 
 
@@ -22,8 +23,8 @@ def test_the_average_is_ramped_and_copies_counts() -> None:
 def detector(**recent: float) -> Any:
     module = nn.Identity()
     module.recent = recent  # type: ignore[assignment]
-    module.optimizer = {"lr": 0.01, "reference_batch": 16}  # type: ignore[assignment]
-    module.learning_rate, module.images_per_update, module.warmup = 0.005, 8, 4  # type: ignore[assignment]
+    settings, schedule = {"lr": 0.01, "reference_batch": 16}, {"warmup": 4}
+    module.learning_rate = LearningRate(settings, schedule, images=8, updates=40)  # type: ignore[assignment]
     return module
 
 
@@ -32,7 +33,6 @@ def trainer(epoch: int = 0, **metrics: float) -> Any:
         current_epoch=epoch,
         max_epochs=4,
         is_global_zero=True,
-        estimated_stepping_batches=40.0,
         num_training_batches=10,
         callback_metrics={name.replace("_", "/"): value for name, value in metrics.items()},
     )

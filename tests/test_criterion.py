@@ -69,10 +69,10 @@ def torchvision_losses(
 def test_one_image_equals_torchvision(loss: BoxLoss, name: str, seed: int) -> None:
     predictions, batch = scene(images=1, seed=seed)
     expected = torchvision_losses(predictions, batch, name)
-    found, num_foreground = Criterion(FocalLoss(), loss, K, force="torchvision")(predictions, batch)
-    assert num_foreground >= 5
-    torch.testing.assert_close(found["class"], expected["classification"], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(found["box"], expected["bbox_regression"], atol=1e-5, rtol=1e-5)
+    losses, targets = Criterion(FocalLoss(), loss, K, force="torchvision")(predictions, batch)
+    assert targets.num_foreground >= 5
+    torch.testing.assert_close(losses["class"], expected["classification"], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(losses["box"], expected["bbox_regression"], atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("box_loss", [SmoothL1Loss(), GIoULoss()], ids=repr)
@@ -95,9 +95,9 @@ def test_doubling_the_batch_keeps_the_loss(
 def test_no_objects_at_all(box_loss: BoxLoss) -> None:
     predictions, batch = scene()
     batch = batch | {"valid": torch.zeros_like(batch["valid"])}
-    losses, num_foreground = Criterion(FocalLoss(), box_loss, K)(predictions, batch)
+    losses, targets = Criterion(FocalLoss(), box_loss, K)(predictions, batch)
     (losses["class"] + losses["box"]).backward()
-    assert num_foreground == 1  # never a division by zero
+    assert targets.num_foreground == 1  # never a division by zero
     assert losses["box"] == 0
     assert losses["class"] > 0
     assert predictions.deltas.grad is not None
@@ -111,9 +111,7 @@ def test_ignored_anchors_and_other_boxes_change_nothing(box_loss: BoxLoss) -> No
     predictions, batch = scene()
     batch["ignore"][:, 0] = True
     criterion = Criterion(FocalLoss(), box_loss, K)
-    from detector.matching import match
-
-    labels, _ = match(predictions.anchors, batch, K)
+    labels = criterion(predictions, batch)[1].labels
     ignored, foreground = labels == -1, (labels >= 0) & (labels < K)
     assert ignored.any()
     wild = predictions._replace(
@@ -156,10 +154,35 @@ def test_first_value_of_focal_loss_with_the_prior() -> None:
     assert losses["class"].item() == pytest.approx(2 * 300 * K * 0.75 * 1e-4 * -math.log(0.99))
 
 
-def test_losses_are_modules_whose_state_is_found() -> None:
-    class Counting(FocalLoss):
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("seen", torch.zeros(()))
+class Counting(FocalLoss):
+    """With a state, as GHM has."""
 
-    assert list(Criterion(Counting(), nn.Identity(), K).state_dict()) == ["class_loss.seen"]  # type: ignore[arg-type]
+    def __init__(self, bins: int = 1) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(bins))
+
+
+def test_losses_are_modules_whose_state_is_found() -> None:
+    assert list(Criterion(Counting(), GIoULoss(), K).state_dict()) == ["class_loss.seen"]
+
+
+def test_the_state_of_another_loss_is_dropped_and_that_of_the_same_one_taken() -> None:
+    def wrapped(loss: ClassificationLoss, seen: float = 0.0) -> nn.Module:
+        """As in a Detector, and as in the copy that averages its weights."""
+        outer = nn.ModuleDict({"losses": Criterion(loss, GIoULoss(), K), "net": nn.Linear(2, 2)})
+        outer.load_state_dict(outer.state_dict() | {"losses.class_loss.seen": torch.tensor([seen])})
+        return nn.ModuleDict({"module": outer})
+
+    saved = wrapped(Counting(), seen=7.0).state_dict()
+    assert saved["module.losses.class_loss.seen"] == 7
+    same, without, other = wrapped(Counting()), wrapped(FocalLoss()), wrapped(Counting(3))
+    for module in (same, without, other):
+        module.load_state_dict(saved)
+        assert torch.equal(module.state_dict()["module.net.weight"], saved["module.net.weight"])
+    assert same.state_dict()["module.losses.class_loss.seen"] == 7
+    assert other.state_dict()["module.losses.class_loss.seen"].tolist() == [0, 0, 0]
+    same.load_state_dict(without.state_dict())  # nothing is saved of it: it stays as it is
+    assert same.state_dict()["module.losses.class_loss.seen"] == 7
+    del saved["module.net.weight"]
+    with pytest.raises(RuntimeError, match=r"Missing key.*module\.net\.weight"):
+        same.load_state_dict(saved)

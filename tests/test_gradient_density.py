@@ -9,7 +9,6 @@ from torch import Tensor
 
 from detector.boxes import encode
 from detector.criterion import Criterion
-from detector.matching import match
 from detector.retinanet import Predictions
 from detector.training.gradient_density import (
     DECADE,
@@ -51,9 +50,10 @@ def test_counts_are_those_of_a_loop(loss: Any) -> None:
     criterion = Criterion(loss, SmoothL1Loss(), K)
     predictions, batch = scene(len(loss.initial_bias(K, 0.01)))
     counts = GradientCounts()
-    counts.add(criterion, predictions, batch)
-    counts.add(criterion, predictions, batch)
-    labels, boxes = match(predictions.anchors, batch, K)
+    _, targets = criterion(predictions, batch)
+    labels, boxes, _ = targets
+    counts.add(loss, predictions, targets)
+    counts.add(loss, predictions, targets)
     scores = loss.scores(predictions.logits)
     targets = encode(boxes, predictions.anchors)
     examples, errors = torch.zeros(2, STEPS), torch.zeros(len(counts.errors))
@@ -88,8 +88,9 @@ def test_what_lies_beyond_the_scale_is_in_its_last_bins() -> None:
         logits=torch.where(predictions.logits > 0, 50.0, -50.0), deltas=1e3 + predictions.deltas
     )
     counts = GradientCounts()
-    counts.add(criterion, predictions, batch)
-    labels, _ = match(predictions.anchors, batch, K)
+    _, targets = criterion(predictions, batch)
+    counts.add(criterion.class_loss, predictions, targets)
+    labels = targets.labels
     assert counts.examples.sum() == K * (labels >= 0).sum()
     assert counts.examples[:, [0, -1]].sum() == counts.examples.sum()
     assert counts.errors[-1] == counts.errors.sum() > 0

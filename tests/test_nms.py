@@ -10,10 +10,14 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from detector import diou_nms as module
-from detector.nms import Kept, first_that_stay, nms
+from detector.nms import Kept, Suppression, first_that_stay
 
 MOST = 400
 Case = tuple[Tensor, Tensor, Tensor]  # boxes (D, 4), scores (D,), labels (D,) of one image
+
+
+def nms(boxes: Tensor, scores: Tensor, labels: Tensor, **options: Any) -> Kept:
+    return Suppression(**{"score_threshold": 0.0, **options})(boxes, scores, labels)
 
 
 def on_a_gpu(*arguments: Any) -> Kept:
@@ -265,6 +269,6 @@ def test_half_precision_is_judged_in_float32() -> None:
 def test_an_unknown_kind_is_named() -> None:
     empty = torch.zeros(1, 0, 4), torch.zeros(1, 0), torch.zeros(1, 0, dtype=torch.int64)
     with pytest.raises(ValueError, match="there are: hard, diou, soft"):
-        nms(*empty, kind="none")  # type: ignore[arg-type]
+        nms(*empty, kind="none")
     for options in KINDS:
         assert not nms(*empty, **options).scores.any()

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from detector.optimization import make_optimizer, rate_factor
+from detector.optimization import LearningRate, apply_settings, make_optimizer
 
+ONE = {"lr": 1.0, "reference_batch": 0}
 SGD = {"name": "sgd", "momentum": 0.9, "weight_decay": 0.1}
 
 
@@ -46,12 +47,37 @@ def test_a_skipped_first_update_leaves_no_trace(name: str) -> None:
 
 def test_multistep_by_hand() -> None:
     schedule = {"name": "multistep", "warmup": 4, "milestones": [0.5, 0.75], "gamma": 0.1}
-    factors = [rate_factor(k, 100, schedule) for k in (0, 3, 4, 49, 50, 74, 75, 99)]
-    assert factors == pytest.approx([0.2, 0.8, 1, 1, 0.1, 0.1, 0.01, 0.01])
+    rate = LearningRate(ONE, schedule, images=3, updates=100)
+    rates = [rate.at(k) for k in (0, 3, 4, 49, 50, 74, 75, 99)]
+    assert rates == pytest.approx([0.2, 0.8, 1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
 def test_cosine_by_hand() -> None:
     schedule = {"name": "cosine", "warmup": 0, "milestones": [], "gamma": 1.0}
     # (1 + cos(pi / 3)) / 2 = 0.75 after a third, 0.5 after half, 0 at the end and beyond
-    factors = [rate_factor(k, 60, schedule) for k in (0, 20, 30, 60, 70)]
-    assert factors == pytest.approx([1, 0.75, 0.5, 0, 0])
+    rate = LearningRate(ONE, schedule, images=3, updates=60)
+    assert [rate.at(k) for k in (0, 20, 30, 60, 70)] == pytest.approx([1, 0.75, 0.5, 0, 0])
+
+
+def test_the_rate_is_scaled_to_the_images_and_warm_up_ends_in_a_short_run() -> None:
+    schedule = {"name": "multistep", "warmup": 500, "milestones": [], "gamma": 1.0}
+    rate = LearningRate({"lr": 0.02, "reference_batch": 16}, schedule, images=4, updates=20)
+    # a quarter of the images, a quarter of 0.02; warm-up of a fifth of 20 updates
+    assert [rate.at(k) for k in (0, 3, 4)] == pytest.approx([0.001, 0.004, 0.005])
+    assert str(rate) == (
+        "learning rate 0.005 for 4 images per update (optimizer.lr 0.02 for 16 images); "
+        "warm-up of 4 of 20 updates"
+    )
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_settings_beat_what_an_optimizer_remembers(name: str) -> None:
+    tiny = Tiny()
+    old = make_optimizer(tiny, SGD | {"name": name, "momentum": 0.5, "weight_decay": 3}, 0.1, False)
+    new = make_optimizer(tiny, SGD | {"name": name}, 0.1, fused=False)
+    expected = [{k: v for k, v in group.items() if k != "params"} for group in new.param_groups]
+    new.load_state_dict(old.state_dict())
+    assert new.param_groups[0]["weight_decay"] == 3
+    apply_settings(new, SGD)
+    for group, values in zip(new.param_groups, expected, strict=True):
+        assert {name: group[name] for name in values} == values

@@ -7,6 +7,7 @@ from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resne
 
 from detector.anchors import AnchorGenerator
 from detector.backbone import Backbone
+from detector.nms import Suppression
 from detector.postprocess import Postprocess
 from detector.retinanet import RetinaNet
 from detector.runs.weights import from_torchvision, load_whole
@@ -89,7 +90,8 @@ def test_detections_agree_with_torchvision(version: int, scene: str, seed: int) 
     for k, image in enumerate(images):
         batch[k, :, : image.shape[1], : image.shape[2]] = image
     content = torch.tensor(sizes)
-    postprocess = Postprocess(FocalLoss().scores, max_detections=300)
+    suppression = Suppression(max_detections=300)
+    postprocess = Postprocess(FocalLoss().scores, suppression, score_threshold=0.05, top_k=1000)
     with torch.no_grad():
         found = postprocess(net(batch, content), content, content)
     for k, row in enumerate(expected):

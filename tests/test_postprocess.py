@@ -1,5 +1,8 @@
+from typing import Any
+
 import torch
 
+from detector.nms import Suppression
 from detector.postprocess import Postprocess
 from detector.retinanet import Predictions
 
@@ -14,13 +17,17 @@ def predictions(scores: list[list[float]], level_sizes: list[int] | None = None)
     return Predictions(logits, torch.zeros(1, 4, 4), ANCHORS, level_sizes or [3, 1])
 
 
+def postprocess(score_threshold: float = 0.05, top_k: int = 1000, **options: Any) -> Postprocess:
+    return Postprocess(torch.sigmoid, Suppression(**options), score_threshold, top_k)
+
+
 SIZE = torch.tensor([[50, 100]])  # height, width
 
 
 def test_suppression_clipping_and_scale_by_hand() -> None:
     # class 0: anchors 0 and 1 overlap by 90 / 110 > 0.5, so the lesser goes; class 1 is another
     found = predictions([[0.9, 0.01], [0.8, 0.7], [0.6, 0.01], [0.02, 0.03]])
-    detections = Postprocess(torch.sigmoid, max_detections=5)(found, SIZE, SIZE * 2)
+    detections = postprocess(max_detections=5)(found, SIZE, SIZE * 2)
     assert detections.labels.tolist() == [[0, 1, 0, -1, -1]]
     expected = torch.tensor([0.9, 0.7, 0.6, 0.0, 0.0])
     torch.testing.assert_close(detections.scores[0], expected)
@@ -30,19 +37,19 @@ def test_suppression_clipping_and_scale_by_hand() -> None:
 
 def test_original_size_scales_each_axis_by_its_own_ratio() -> None:
     found = predictions([[0.9], [0.01], [0.01], [0.01]])
-    detections = Postprocess(torch.sigmoid)(found, SIZE, torch.tensor([[100, 300]]))
+    detections = postprocess()(found, SIZE, torch.tensor([[100, 300]]))
     assert detections.boxes[0, 0].tolist() == [0, 0, 30, 20]
 
 
 def test_candidates_are_counted_per_level() -> None:
     found = predictions([[0.9], [0.5], [0.8], [0.3]])
-    kept = Postprocess(torch.sigmoid, candidates=1, iou_threshold=1.0)(found, SIZE, SIZE)
+    kept = postprocess(top_k=1, iou_threshold=1.0)(found, SIZE, SIZE)
     torch.testing.assert_close(kept.scores[0, :3], torch.tensor([0.9, 0.3, 0.0]))
 
 
 def test_threshold_is_strict_and_nothing_found_is_all_padding() -> None:
     found = predictions([[0.5], [0.5], [0.5], [0.5]])
-    detections = Postprocess(torch.sigmoid, score_threshold=0.5)(found, SIZE, SIZE)
+    detections = postprocess(score_threshold=0.5)(found, SIZE, SIZE)
     assert (detections.labels == -1).all()
     assert (detections.scores == 0).all()
     assert detections.boxes.shape == (1, 100, 4)
@@ -51,7 +58,7 @@ def test_threshold_is_strict_and_nothing_found_is_all_padding() -> None:
 def test_images_of_a_batch_do_not_touch_each_other() -> None:
     a, b = predictions([[0.9], [0.8], [0.6], [0.1]]), predictions([[0.2], [0.7], [0.1], [0.3]])
     both = Predictions(torch.cat([a.logits, b.logits]), a.deltas.repeat(2, 1, 1), ANCHORS, [3, 1])
-    post = Postprocess(torch.sigmoid)
+    post = postprocess()
     joint = post(both, SIZE.repeat(2, 1), SIZE.repeat(2, 1))
     for k, single in enumerate((a, b)):
         alone = post(single, SIZE, SIZE)
@@ -66,10 +73,10 @@ def test_the_kind_of_suppression_and_its_arguments_arrive() -> None:
     counts = {}
     for name, options in {
         "hard": {"iou_threshold": 0.8},
-        "diou": {"nms": "diou", "iou_threshold": 0.8},
-        "beta": {"nms": "diou", "iou_threshold": 0.8, "beta": 0.1},
-        "soft": {"nms": "soft"},
+        "diou": {"kind": "diou", "iou_threshold": 0.8},
+        "beta": {"kind": "diou", "iou_threshold": 0.8, "beta": 0.1},
+        "soft": {"kind": "soft"},
     }.items():
-        detections = Postprocess(torch.sigmoid, **options)(found, SIZE, SIZE)
+        detections = postprocess(**options)(found, SIZE, SIZE)
         counts[name] = int((detections.labels[0] >= 0).sum())
     assert counts == {"hard": 1, "diou": 1, "beta": 2, "soft": 2}

@@ -11,6 +11,7 @@ import torch
 import eval as evaluation
 from detector.config.resolve import load
 from detector.evaluation import bootstrap, suppression
+from detector.evaluation.results import ImageCandidates
 from scripts import compare
 
 
@@ -38,7 +39,7 @@ def test_a_single_pass_answers_for_every_suppression(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("the net was run again")
 
-    monkeypatch.setattr(evaluation, "validated", never)
+    monkeypatch.setattr(evaluation, "validate", never)
     capsys.readouterr()
     evaluation.main([str(run), "--nms", "all", *flags])
     assert "the net is not run again" in capsys.readouterr().out
@@ -48,7 +49,7 @@ def test_a_single_pass_answers_for_every_suppression(
 
 def test_a_broken_file_is_as_if_there_were_none(tmp_path: Path) -> None:
     path = tmp_path / "candidates.pt"
-    one = suppression.Saved(
+    one = ImageCandidates(
         torch.rand(2, 4), torch.rand(2), torch.tensor([0, 1]), *[torch.tensor([9, 9])] * 2
     )
     suppression.save(path, {"a": 1}, {7: one})

@@ -165,7 +165,8 @@ def test_explicit_flags_beat_what_the_checkpoint_remembers(run: Path, tmp_path: 
     ]
     train.main(["--resume", str(copy), *flags])
     decayed, others = weights(copy)["optimizer_states"][0]["param_groups"]
-    assert decayed["initial_lr"] == others["initial_lr"] == 0.5
+    # a tenth of 0.5 at update 12 of 12, after one milestone
+    assert decayed["lr"] == others["lr"] == pytest.approx(0.05)
     assert decayed["weight_decay"] == 0.25
 
 

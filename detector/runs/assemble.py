@@ -1,12 +1,14 @@
 """A resolved configuration -> the Detector that it describes."""
 
+import dataclasses
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from detector.anchors import AnchorGenerator
 from detector.backbone import Backbone
@@ -15,6 +17,7 @@ from detector.config.resolve import load
 from detector.config.signatures import module_of
 from detector.criterion import Criterion
 from detector.module import Detector
+from detector.nms import Suppression
 from detector.postprocess import Postprocess
 from detector.retinanet import RetinaNet
 from detector.runs.folder import checkpoint_file, existing_run
@@ -57,11 +60,22 @@ def assemble(config: dict[str, Any]) -> Detector:
     return Detector(
         net.to(memory_format=layout),
         Criterion(class_loss, box_loss, num_classes, **model["match"]),
-        Postprocess(class_loss.scores, **config["postprocess"]),
+        make_postprocess(config["postprocess"], class_loss.scores),
         config["optimizer"],
         config["schedule"],
         config["data"]["batch_size"],
     )
+
+
+def make_suppression(options: Mapping[str, Any]) -> Suppression:
+    """The suppression that the section `postprocess` of a configuration describes."""
+    names = {field.name for field in dataclasses.fields(Suppression)} & set(options)
+    return Suppression(kind=options["nms"], **{name: options[name] for name in names})
+
+
+def make_postprocess(options: Mapping[str, Any], scores: Callable[[Tensor], Tensor]) -> Postprocess:
+    suppression = make_suppression(options)
+    return Postprocess(scores, suppression, options["score_threshold"], options["candidates"])
 
 
 def _loss(config: dict[str, Any], slot: str) -> Any:
@@ -85,9 +99,9 @@ def open_run(
     detector = assemble(config)
     path = checkpoint_file(run, checkpoint)
     weights = net_weights(read_weights(path))
-    own = detector.net.state_dict()
-    wrong = [key for key in own if key not in weights or weights[key].shape != own[key].shape]
-    wrong += [key for key in weights if key not in own]
+    expected = detector.net.state_dict()
+    wrong = [k for k, v in expected.items() if k not in weights or weights[k].shape != v.shape]
+    wrong += [key for key in weights if key not in expected]
     if wrong:
         raise UserError(
             f"{path} is of another model than {run}/config.yaml describes: {len(wrong)} weights "

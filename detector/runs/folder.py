@@ -1,9 +1,12 @@
 """A run folder is the model: config.yaml says what it is, checkpoints/ holds its weights."""
 
 import datetime
+import json
+import os
 from pathlib import Path
 
 from detector.config.errors import UserError
+from detector.config.files import write
 
 
 def run_path(name: str) -> Path:
@@ -32,11 +35,39 @@ def new_run(name: str | None, stem: str) -> Path:
     return path
 
 
+def choose_run(resume: str | None, name: str | None, stem: str, first: bool) -> Path:
+    """The folder that a training writes to: the run to resume, or a new one.
+
+    Processes that Lightning starts for further devices (not `first`) take that of the first.
+    """
+    if resume:
+        return existing_run(resume)
+    if first:
+        os.environ["DETECTOR_RUN"] = str(new_run(name, stem))
+    return Path(os.environ.get("DETECTOR_RUN") or name or f"runs/{stem}")
+
+
+def add_epoch(run: Path, figures: dict[str, float]) -> None:
+    """Write the figures of an epoch to metrics.json: the best epoch, and an entry for each, those
+    of before a resume included."""
+    path = run / "metrics.json"
+    before = json.loads(path.read_text())["epochs"] if path.is_file() else []
+    epochs = [other for other in before if other["epoch"] < figures["epoch"]] + [figures]
+    best = max(epochs, key=lambda epoch: epoch.get("val/AP", -1))
+    write(path, json.dumps({"best": best, "epochs": epochs}, indent=1))
+
+
+def best_epoch(run: Path) -> dict[str, float]:
+    """Its figures."""
+    best: dict[str, float] = json.loads((run / "metrics.json").read_text())["best"]
+    return best
+
+
 def checkpoint_file(run: Path, checkpoint: str = "best") -> Path:
     """The file of `best`, `last` or any path."""
     inside = run / "checkpoints" / f"{checkpoint}.ckpt"
     path = inside if checkpoint in ("best", "last") else Path(checkpoint)
     if not path.is_file():
-        there = ", ".join(sorted(p.stem for p in (run / "checkpoints").glob("*.ckpt"))) or "none"
-        raise UserError(f"there is no checkpoint {path}; {run} has: {there}")
+        known = ", ".join(sorted(p.stem for p in (run / "checkpoints").glob("*.ckpt"))) or "none"
+        raise UserError(f"there is no checkpoint {path}; {run} has: {known}")
     return path

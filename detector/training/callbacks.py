@@ -90,14 +90,7 @@ class EpochLine(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.started, self.first = time.perf_counter(), trainer.current_epoch
         if trainer.is_global_zero:
-            scaled = pl_module.optimizer["reference_batch"]
-            base = f"optimizer.lr {pl_module.optimizer['lr']:g}"
-            base += f" for {scaled} images" if scaled else ", not scaled"
-            print(
-                f"learning rate {pl_module.learning_rate:.4g} for {pl_module.images_per_update} "
-                f"images per update ({base}); warm-up of {pl_module.warmup} of "
-                f"{trainer.estimated_stepping_batches:.0f} updates"
-            )
+            print(pl_module.learning_rate)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.epoch_started, self.validating = time.perf_counter(), 0.0

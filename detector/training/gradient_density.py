@@ -7,20 +7,19 @@ in which both ends are wide, and of box deltas in bins of log10 |error|.
 """
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from detector.boxes import encode
-from detector.criterion import Criterion
-from detector.matching import match
+from detector.criterion import Targets
 from detector.retinanet import Predictions
 from losses import (
     GHMC,
     GHMR,
     BalancedCrossEntropy,
+    ClassificationLoss,
     FocalLoss,
     L1Loss,
     SigmoidCrossEntropy,
@@ -51,26 +50,26 @@ class GradientCounts(nn.Module):
 
     @torch.no_grad()
     def add(
-        self, criterion: Criterion, predictions: Predictions, batch: Mapping[str, Tensor]
+        self, class_loss: ClassificationLoss, predictions: Predictions, targets: Targets
     ) -> None:
-        """Counts a batch. What lies beyond a scale is counted in its last bin. Image by image: a
+        """Count a batch. What lies beyond a scale is counted in its last bin. Image by image: a
         histogram counts in float32, exact to 2^24."""
-        labels, boxes = match(
-            predictions.anchors, dict(batch), criterion.num_classes, **criterion.matching
-        )
-        scores = criterion.class_loss.scores(predictions.logits.float())
-        foreground = (labels >= 0) & (labels < criterion.num_classes)
-        own = labels.clamp(0, criterion.num_classes - 1)[..., None]
-        for image, mine, valid, fore in zip(scores, own, labels >= 0, foreground, strict=True):
-            said = image.gather(-1, mine)
-            gap = image.scatter(-1, mine, torch.where(fore[:, None], 1 - said, said))
-            wrong = gap.clamp(1e-7, 1 - 1e-7).logit().clamp(-WORST, WORST)
-            wrong = torch.where(valid[:, None], wrong, math.inf)  # histc leaves out what is beyond
-            objects = torch.where(fore[:, None], wrong.gather(-1, mine), math.inf)
-            every, right = (_histogram(x, STEPS, -WORST, WORST) for x in (wrong, objects))
-            self.examples += torch.stack([every - right, right])
-        error = (predictions.deltas.float() - encode(boxes, predictions.anchors)).abs().log10()
-        error = error.clamp(SMALLEST, LARGEST)
+        labels = targets.labels
+        scores = class_loss.scores(predictions.logits.float())
+        num_classes = scores.shape[-1]
+        foreground = (labels >= 0) & (labels < num_classes)
+        column = labels.clamp(0, num_classes - 1)[..., None]  # the anchor's own class
+        for image, label, valid, fore in zip(scores, column, labels >= 0, foreground, strict=True):
+            score = image.gather(-1, label)
+            norm = image.scatter(-1, label, torch.where(fore[:, None], 1 - score, score))
+            norm_logit = norm.clamp(1e-7, 1 - 1e-7).logit().clamp(-WORST, WORST)
+            # histc leaves out what is beyond the scale
+            norm_logit = torch.where(valid[:, None], norm_logit, math.inf)
+            objects = torch.where(fore[:, None], norm_logit.gather(-1, label), math.inf)
+            every, positive = (_histogram(x, STEPS, -WORST, WORST) for x in (norm_logit, objects))
+            self.examples += torch.stack([every - positive, positive])
+        error = predictions.deltas.float() - encode(targets.boxes, predictions.anchors)
+        error = error.abs().log10().clamp(SMALLEST, LARGEST)
         error = torch.where(foreground[..., None], error, math.inf)
         self.errors += _histogram(error, len(self.errors), SMALLEST, LARGEST)
 

@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
-from detector.retinanet import Predictions
+from detector.criterion import Criterion
 from detector.training.gradient_density import (
     DECADE,
     EASY,
@@ -32,24 +32,30 @@ class GradientPictures(Callback):
         self.run, self.counts = run, GradientCounts()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if trainer.is_global_zero:
-            self.counts.to(pl_module.device)
+        # A forward hook of the criterion: predictions that `training_step` returned would live
+        # until the end of the batch, which takes 19 % more memory with compiled losses, and none
+        # without (ResNet-18 of a quarter of the width, 8 images of 320 px, 80 classes).
+        if not trainer.is_global_zero:
+            return
+        self.counts.to(pl_module.device)
 
-            def count(predictions: Predictions, batch: dict[str, Tensor]) -> None:
-                interval = trainer.log_every_n_steps  # type: ignore[attr-defined]
-                if trainer.global_step % interval == 0:
-                    self.counts.add(pl_module.losses, predictions, batch)
+        @torch.compiler.disable
+        def count(criterion: Criterion, inputs: Any, outputs: Any) -> None:
+            interval = trainer.log_every_n_steps  # type: ignore[attr-defined]
+            if criterion.training and trainer.global_step % interval == 0:
+                self.counts.add(criterion.class_loss, inputs[0], outputs[1])
 
-            pl_module.observer = count
+        self.hook = pl_module.criterion.register_forward_hook(count)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        pl_module.observer = None
+        if trainer.is_global_zero:
+            self.hook.remove()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """A missing matplotlib costs the picture only."""
         if not trainer.is_global_zero or not self.counts.examples.any():
             return
-        loss = type(pl_module.losses.class_loss).__name__
+        loss = type(pl_module.criterion.class_loss).__name__
         title = f"Training with {loss}, to epoch {trainer.current_epoch + 1}"
         with contextlib.suppress(ModuleNotFoundError):
             figure = save_gradients(self.run / "gradients.png", self.counts, title)

@@ -1,0 +1,49 @@
+"""The Trainer of a run: logger, checkpoints and callbacks as its configuration says."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import yaml
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from detector.training.callbacks import Bar, RampedEMA
+from detector.training.gradient_pictures import GradientPictures
+
+
+def make_trainer(config: dict[str, Any], run: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """A Trainer that logs and saves to the folder `run`.
+
+    `config` is a resolved configuration, which is also written to TensorBoard as text. `callbacks`
+    come before those that every run has; one of them must log val/AP, by which the best checkpoint
+    is chosen.
+    """
+    logger = TensorBoardLogger(run, name="", version="", default_hp_metric=False)
+    text = yaml.safe_dump(config, sort_keys=False)
+    logger.experiment.add_text("config", f"```yaml\n{text}\n```", 0)  # on rank 0, else a dummy
+    shared: dict[str, Any] = {"dirpath": run / "checkpoints", "enable_version_counter": False}
+    callbacks = [
+        GradientPictures(run),  # first, so that no other callback counts its time as training
+        *callbacks,
+        ModelCheckpoint(filename="best", monitor="val/AP", mode="max", **shared),
+        ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **shared),
+    ]
+    if config["ema"]["decay"]:
+        callbacks.append(RampedEMA(config["ema"]["decay"]))
+    options: dict[str, Any] = {
+        "enable_progress_bar": sys.stderr.isatty(),
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+    }
+    options |= config["trainer"]
+    if options["enable_progress_bar"]:
+        callbacks.append(Bar(refresh_rate=options["log_every_n_steps"]))
+    return pl.Trainer(
+        **options,
+        default_root_dir=run,
+        logger=logger,
+        callbacks=callbacks,
+        use_distributed_sampler=False,
+    )
