@@ -114,16 +114,33 @@ def test_a_key_twice_in_a_file_is_an_error(tmp_path: Path) -> None:
         tree("--config", path)
 
 
-def test_errors_come_before_torch_is_imported() -> None:
-    code = (
-        "import sys, train\n"
-        "try: train.main(['--model.dept', '18'])\n"
-        "except SystemExit as e: print(e.code, 'torch' in sys.modules)"
-    )
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("train", ["--model.dept", "18"]),
+        ("train", ["--model.class_loss.gama", "1"]),
+        ("eval", ["nowhere", "--nms", "diou"]),
+        ("scripts.ablate", ["--class_loss", "FocalLos", "GHMC"]),
+        ("scripts.compare", ["nowhere"]),
+        ("scripts.gradient_density", ["nowhere"]),
+        ("scripts.predict", ["nowhere", "image.jpg", "--out", "out", "--scor", "1"]),
+        ("scripts.voc2coco", ["nowhere", "train"]),
+    ],
+)
+def test_errors_come_before_torch_is_imported(program: str, words: list[str]) -> None:
+    """Within half a second of computing (here a tenth to a third)."""
+    code = f"""
+import importlib, sys, time
+try:
+    importlib.import_module({program!r}).main({words!r})
+except SystemExit as stop:
+    print(stop.code, "torch" in sys.modules, time.process_time() < 0.5)
+"""
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60
     )
-    assert done.stdout.strip() == "2 False"
+    assert done.stdout.strip() == "2 False True"
+    assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
 
 
@@ -139,11 +156,14 @@ def test_a_missing_package_is_one_line(capsys: Any) -> None:
 
 def test_help_fits_two_screens(capsys: Any) -> None:
     with pytest.raises(SystemExit) as caught:
-        tree("--help")
+        train.main(["--help"])
     assert caught.value.code == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) <= 90
-    assert any("FocalLoss" in line for line in lines)
+    assert len(lines) <= 2 * 50
+    words = [line.split() for line in lines]
+    assert ["FocalLoss", "alpha", "0.25,", "gamma", "2,"] in [line[:5] for line in words]
+    assert ["--model.depth", "50", "layers"] in [line[:3] for line in words]
+    assert ["--print_config", "print"] in [line[:2] for line in words]  # a switch has no default
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
@@ -250,6 +270,8 @@ def test_the_grammar_of_programs() -> None:
         ),
         (["a", "--fats"], "there is no --fats; did you mean '--fast'?"),
         (["a", "--zzz"], "there is no --zzz; --help lists all options"),
+        (["a", "--sigma", "1"], "there is no --sigma; did you mean '--postprocess.sigma'?"),
+        (["a", "--depth", "18"], "there is no --depth; --help lists all options"),
         (
             ["a", "--model.depth", "18"],
             "model.depth (command line): only postprocess can be changed",

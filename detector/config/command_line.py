@@ -107,8 +107,7 @@ def parse_options(
         if name in table:
             _add_option(given, name, words, table[name].kind)
         else:
-            _check_flag(name, [*table, *short], has_config)
-            _check_section(key, COMMAND_LINE, sections)
+            _check_flag(name, [*table, *short], sections)
             if key in overrides:
                 raise UserError(f"{key} is given twice ({COMMAND_LINE})")
             overrides[key] = _override(key, words)
@@ -187,13 +186,16 @@ def _override(key: str, words: list[str]) -> Any:
     raise UserError(f"--{key} needs a value: {describe_type(kind)}")
 
 
-def _check_flag(name: str, program_flags: Sequence[str], has_config: bool) -> None:
-    """UserError for a flag whose first part is no section; `resolve` checks the other parts."""
-    keys = [f"--{key}" for key in OPTIONS] if has_config else []
-    first = name.split(".")[0]
-    if first not in [key.split(".")[0] for key in keys]:
-        hint = did_you_mean(name, [*(x for x in program_flags if x.startswith("--")), *keys])
-        raise UserError(f"there is no {name}{hint or '; --help lists all options'}")
+def _check_flag(name: str, program_flags: Sequence[str], sections: Sequence[str] | None) -> None:
+    """UserError for a flag of no section of the configuration; `resolve` checks the rest of it."""
+    key = name.removeprefix("--")
+    if sections != () and key.split(".")[0] in [known.split(".")[0] for known in OPTIONS]:
+        _check_section(key, COMMAND_LINE, sections)
+        return
+    keys = [k for k in OPTIONS if sections is None or k.split(".")[0] in sections]
+    flags = [flag for flag in program_flags if flag.startswith("--")]
+    hint = did_you_mean(name, [*flags, *(f"--{key}" for key in keys)])
+    raise UserError(f"there is no {name}{hint or '; --help lists all options'}")
 
 
 def _check_section(key: str, origin: str, sections: Sequence[str] | None) -> None:

@@ -25,7 +25,9 @@ def format_help(
         if sections is None or key.split(".")[0] in sections
     }
     lines = [usage.strip(), ""]
-    lines += [_row(name, option) for name, option in program_options.items()]
+    for name, option in program_options.items():
+        is_switch = option.kind is bool
+        lines.append(_row(name, option._replace(default=...) if is_switch else option))
     lines += [f"{flag:<31}short for {words}" for flag, words in short.items() if " " in words]
     lines += [""] if shown else []
     lines += [_row(shorter.get(f"--{key}", f"--{key}"), option) for key, option in shown.items()]
@@ -45,6 +47,6 @@ def _row(name: str, option: Option) -> str:
 
 
 def _format_default(default: Any) -> str:
-    if default is ... or default is None:
-        return "" if default is ... else "null"
+    if default is ... or default == []:
+        return ""
     return f"{default:.4g}" if isinstance(default, float) else format_value(default)

@@ -99,7 +99,8 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
     A choice of several parts that ends in the word is the nearest: model.depth of depth.
     """
-    names = {choice.lower(): choice for choice in choices}
-    nearest = [name for name in names if name.endswith(f".{word.lower().removeprefix('--')}")]
-    nearest = nearest or difflib.get_close_matches(word.lower(), names, 1, 0.5)
+    word = word.lower().lstrip("-")
+    names = {choice.lower().lstrip("-"): choice for choice in choices}
+    nearest = [name for name in names if name.endswith(f".{word}")]
+    nearest = nearest or difflib.get_close_matches(word, names, 1, 0.5)
     return f"; did you mean '{names[nearest[0]]}'?" if nearest else ""
