@@ -77,7 +77,7 @@ def evaluate(config: dict[str, Any], own: dict[str, Any]) -> dict[str, float]:
     figures = evaluator.figures
     if figures is None:  # not the first process
         return {}
-    from detector.evaluation.table import format_table
+    from detector.evaluation.coco import format_figures
     from detector.evaluation.tide import explain, format_errors
 
     rows = [{**row, "file_name": data.file_names[row["image_id"]]} for row in evaluator.results]
@@ -100,7 +100,7 @@ def evaluate(config: dict[str, Any], own: dict[str, Any]) -> dict[str, float]:
         if path:
             write_json(Path(path), rows)
     # after the files: a closed pipe must not cost them
-    print(format_table(figures, title), format_errors(errors, calibrated), sep="\n\n")
+    print(format_figures(figures, title), format_errors(errors, calibrated), sep="\n\n")
     print(f"\ndetections: {own['out'] or folder / 'detections.json'}")
     show(folder, title, figures, errors, calibrated)
     return figures.summary

@@ -1,13 +1,14 @@
 """Is one run really better?  python scripts/compare.py RUN_A RUN_B ...
 
 Compares the average precision of runs that were evaluated on the same images (python eval.py RUN)
-with the first of them: paired bootstrap over images, and where a method has several seeds, in the
-order given, the spread of their paired differences; then corrected for the number of methods.
+with the first of them, paired by image and by seed (in the order given): intervals for other images
+and other seeds, p and verdict corrected for all comparisons that are printed.
 """
 
+import itertools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from detector.config.types import Count, Natural, Option
 from detector.runs.folder import existing_run
 
 if TYPE_CHECKING:
-    from detector.evaluation.bootstrap import Run
+    from detector.evaluation.matches import Matches
 
 USAGE = """python scripts/compare.py RUN_A RUN_B ... [--draws 1000] [--seed 0]
 
@@ -28,6 +29,11 @@ USAGE = """python scripts/compare.py RUN_A RUN_B ... [--draws 1000] [--seed 0]
   python scripts/compare.py focal_0,focal_1,focal_2 ghm_0,ghm_1,ghm_2    several seeds of each
 
 Every run must have been evaluated: python eval.py RUN writes RUN/eval/detections.json."""
+METRICS = ("AP", "AP50")
+ONE_SEED = (
+    "One run of each: the intervals are for other images, with these very weights. Whether another "
+    "seed would order the methods alike needs several runs of each: a_0,a_1 b_0,b_1"
+)
 PROGRAM_OPTIONS = {
     "methods": Option(list[str], ..., "runs; with several seeds of a method RUN,RUN,..."),
     "--draws": Option(Count, 1000, "of the images, for the intervals"),
@@ -69,64 +75,68 @@ def same_data(runs: Sequence[str], sections: Sequence[dict[str, Any]]) -> None:
                 )
 
 
-def matches_of(methods: Sequence[Sequence[str]]) -> "list[list[Run]]":
+def matches_of(methods: Sequence[Sequence[str]]) -> "list[list[Mapping[int, Matches]]]":
+    """Of every run of every method."""
     from tqdm import tqdm
 
     from data.datamodule import DataModule
-    from detector.evaluation.matches import match_all
+    from detector.evaluation.matches import check_objects, match_all
 
     runs = list(dict.fromkeys(run for method in methods for run in method))
-    found = {run: detections(run) for run in runs}
-    same_data(runs, [section for section, _ in found.values()])
-    first = found[runs[0]][0]
+    evaluations = {run: detections(run) for run in runs}
+    same_data(runs, [section for section, _ in evaluations.values()])
+    first = evaluations[runs[0]][0]
     data = DataModule(**first, seed=load(existing_run(runs[0]) / "config.yaml")["seed"])
     data.setup("validate")
     truth = data.ground_truth()
+    check_objects(truth)
     bar = tqdm(runs, "matching", disable=None, leave=False)
-    matches = {run: match_all(truth, found[run][1]) for run in bar}
+    matches = {run: match_all(truth, evaluations[run][1]) for run in bar}
     return [[matches[run] for run in method] for method in methods]
 
 
 def compare(methods: list[list[str]], draws: int, seed: int) -> list[dict[str, Any]]:
-    """One row for each method: AP and AP50, and those after the first the interval of each
-    difference."""
+    """Prints and returns a row for each method: AP and AP50, the mean over its runs, and after the
+    first AP_difference and AP50_difference, `Comparison`s with it, corrected together."""
     import numpy as np
 
-    from detector.ablation.effects import Sample, effect, holm
-    from detector.evaluation.bootstrap import image_weights, interval, resampled, whole
+    from detector.ablation.effects import Sample, effect
+    from detector.evaluation.bootstrap import bootstrap_ap, full_ap, holm, image_weights
 
     matches = matches_of(methods)
     images = len(next(iter(matches[0][0].values())).objects)
     weights = image_weights(images, draws, seed)
-    figures = np.array([[whole(run) for run in runs] for runs in matches])  # (M, S, 2)
-    drawn = np.array([[resampled(run, weights) for run in runs] for runs in matches])
-    rows: list[dict[str, Any]] = [
-        {"runs": method, "AP": mean[0], "AP50": mean[1]}
-        for method, mean in zip(methods, figures.mean(axis=1), strict=True)
-    ]
-    for k, name in enumerate(("AP", "AP50")):
-        gained: list[Any]
-        if len(methods[0]) > 1:  # the luck of training is known, too
-            samples = [Sample(f[:, k], d[:, k]) for f, d in zip(figures, drawn, strict=True)]
-            gained = holm([effect([(1, one), (-1, samples[0])]) for one in samples[1:]])
-        else:
-            gaps, moved = figures[1:, 0, k] - figures[0, 0, k], drawn[1:, 0, k] - drawn[0, 0, k]
-            gained = [interval(*pair) for pair in zip(gaps, moved, strict=True)]
-        for row, one in zip(rows[1:], gained, strict=True):
-            row[f"{name}_difference"] = one
-    seeds = f", {len(methods[0])} seeds" if len(methods[0]) > 1 else ""
-    print(f"{images} images{seeds}, {draws} draws; differences to the first, 95 % intervals")
-    width = max(len(", ".join(method)) for method in methods)
-    for row in rows:
-        line = f"{', '.join(row['runs']):<{width}}"
-        for name in ("AP", "AP50"):
-            line += f"  {name} {row[name]:.4f}"
-            if f"{name}_difference" in row:
-                found = row[f"{name}_difference"]
-                line += f" {found.difference:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
-                line += f" {found.verdict}"
-        print(line)
+    figures = np.array([[full_ap(run) for run in runs] for runs in matches])  # (M, S, 2)
+    sampled = np.array([[bootstrap_ap(run, weights) for run in runs] for runs in matches])
+    rows: list[dict[str, Any]] = [{"runs": method} for method in methods]
+    effects = []
+    for k, metric in enumerate(METRICS):
+        samples = [Sample(f[:, k], d[:, k]) for f, d in zip(figures, sampled, strict=True)]
+        effects += [effect([(1, sample), (-1, samples[0])]) for sample in samples[1:]]
+        for row, sample in zip(rows, samples, strict=True):
+            row[metric] = float(sample.figures.mean())
+    corrected = iter(holm(effects))
+    for metric in METRICS:
+        for row in rows[1:]:
+            row[f"{metric}_difference"] = next(corrected)
+    print(f"{images} images, {draws} draws of them")
+    print(format_rows(rows))
+    if len(methods[0]) == 1:
+        print(ONE_SEED)
     return rows
+
+
+def format_rows(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each method and metric."""
+    from detector.evaluation.bootstrap import comparison_cells
+    from detector.evaluation.table import Table
+
+    heads = ["", "runs", "mean", "difference to the first (95 %)", "p", "verdict"]
+    lines: list[list[Any]] = []
+    for metric, row in itertools.product(METRICS, rows):
+        cells = comparison_cells(row.get(f"{metric}_difference"), 4)
+        lines.append([metric, ", ".join(row["runs"]), row[metric], *cells])
+    return Table(heads, lines, ["", "", ".4f"]).render()
 
 
 def main(argv: Sequence[str] | None = None) -> list[dict[str, Any]]:

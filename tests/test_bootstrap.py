@@ -1,9 +1,23 @@
 """Intervals on made-up runs whose difference is known."""
 
+import math
+
 import numpy as np
 import pytest
 
-from detector.evaluation.bootstrap import Interval, image_weights, interval, resampled, whole
+from detector.config.errors import UserError
+from detector.evaluation.bootstrap import (
+    Comparison,
+    bootstrap_ap,
+    compare,
+    compare_fixed,
+    comparison_cells,
+    full_ap,
+    holm,
+    image_weights,
+    margin_of_error,
+    standard_error,
+)
 from detector.evaluation.coco import coco_figures
 from detector.evaluation.matches import Matches, match_all
 from tests.test_evaluation import random_set
@@ -44,18 +58,18 @@ def test_intervals_cover_the_true_value_about_as_often_as_they_say() -> None:
     covered = 0
     for _ in range(100):
         run = made_up(random, images, truth)
-        found = interval(whole(run)[0], resampled(run, weights)[0])
+        found = compare_fixed(full_ap(run)[0], bootstrap_ap(run, weights)[0])
         covered += found.low <= truth + 0.005 and found.high >= truth - 0.005
     assert 88 <= covered <= 100
 
 
 def test_pairing_narrows_the_interval() -> None:
-    """The second run finds what the first finds, and one object in twenty more."""
+    """The second run finds what the first finds, and one object in ten more."""
     random = np.random.default_rng(1)
     images = 200
     first = made_up(random, images, 0.5)
     right = np.isin(np.arange(images), first[1].images[first[1].correct[0]])
-    more = right | (random.random(images) < 0.05)
+    more = right | (random.random(images) < 0.1)
     scores = np.concatenate([np.linspace(1, 0.6, images)[more], np.linspace(0.5, 0.1, images)])
     places = np.concatenate([np.flatnonzero(more), np.arange(images)])
     correct = (np.arange(len(scores)) < more.sum())[None]
@@ -70,26 +84,85 @@ def test_pairing_narrows_the_interval() -> None:
         )
     }
     weights = image_weights(images, 500)
-    difference = whole(second)[0] - whole(first)[0]
-    one, two = resampled(first, weights)[0], resampled(second, weights)[0]
-    paired = interval(difference, two - one)
-    unpaired = interval(difference, two - np.random.default_rng(2).permutation(one))
+    difference = full_ap(second)[0] - full_ap(first)[0]
+    one, two = bootstrap_ap(first, weights)[0], bootstrap_ap(second, weights)[0]
+    paired = compare_fixed(difference, two - one)
+    unpaired = compare_fixed(difference, two - np.random.default_rng(2).permutation(one))
     assert paired.verdict == "higher"
     assert paired.high - paired.low < 0.6 * (unpaired.high - unpaired.low)
 
 
-def test_equal_runs_differ_by_nothing() -> None:
+def test_the_same_detections_differ_by_nothing() -> None:
     ground_truth, results = random_set(3)
     run = match_all(ground_truth, results)
     weights = image_weights(len(ground_truth["images"]), 50)
-    draws = resampled(run, weights) - resampled(run, weights)
-    assert interval(0.0, draws[0]) == Interval(0.0, 0.0, 0.0)
-    assert interval(0.0, draws[0]).verdict == "no difference shown"
+    same = compare_fixed(0.0, (bootstrap_ap(run, weights) - bootstrap_ap(run, weights))[0])
+    assert same == Comparison(0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1)
+    assert same.verdict == "no difference shown"
     summary = coco_figures(ground_truth, results, full=False).summary
-    assert whole(run).tolist() == pytest.approx([summary["AP"], summary["AP50"]])
+    assert full_ap(run).tolist() == pytest.approx([summary["AP"], summary["AP50"]], abs=1e-12)
 
 
-def test_verdicts() -> None:
-    assert Interval(0.1, 0.05, 0.2).verdict == "higher"
-    assert Interval(-0.1, -0.2, -0.05).verdict == "lower"
-    assert Interval(0.1, -0.01, 0.2).verdict == "no difference shown"
+def test_margins_by_hand() -> None:
+    """Quantiles of tables: z 1.960 at 2.5 %, t 4.303 with 2 degrees of freedom, 12.706 with 1."""
+    assert margin_of_error(0.025, 0.0, 0.01, 1) == pytest.approx(1.960 * 0.01, rel=1e-3)
+    assert margin_of_error(0.025, 0.01, 0.0, 3) == pytest.approx(4.303 * 0.01, rel=1e-3)
+    both = math.hypot(12.706 * 0.02, 1.960 * 0.01)  # squares are added
+    assert margin_of_error(0.025, 0.02, 0.01, 2) == pytest.approx(both, rel=1e-3)
+    assert margin_of_error(0.025, math.nan, 0.01, 1) == pytest.approx(1.960 * 0.01, rel=1e-3)
+
+
+def test_p_is_below_a_level_where_the_interval_excludes_zero() -> None:
+    for seeds, training in ((1, 0.0), (2, 0.003), (5, 0.02)):
+        margin = margin_of_error(0.025, training, 0.01, seeds)
+        at_the_edge = compare(margin, training, 0.01, seeds)
+        assert at_the_edge.p == pytest.approx(0.05, abs=1e-6)
+        assert at_the_edge.low == pytest.approx(0, abs=1e-12)
+        assert compare(1.01 * margin, training, 0.01, seeds).p < 0.05
+        assert compare(-0.99 * margin, training, 0.01, seeds).p > 0.05
+    assert compare(0.0, 0.01, 0.01, 3).p == 1
+    assert compare(1.0, 0.0, 1e-9, 1).p == 0  # beyond what a float can hold
+
+
+def of(p: float, difference: float = 0.1, training: float = 0.1) -> Comparison:
+    return Comparison(difference, 0.0, 0.2, p, p, training, 0.1, 3)
+
+
+def test_holm_by_hand() -> None:
+    found = holm([of(0.01), None, of(0.04), of(0.03, -0.1), of(0.5), of(0.001, -0.1)])
+    assert found[1] is None
+    # sorted 0.001, 0.01, 0.03, 0.04, 0.5: times 5, 4, 3, 2, 1 and never falling
+    adjusted = [comparison.adjusted for comparison in found if comparison is not None]
+    assert adjusted == pytest.approx([0.04, 0.09, 0.09, 0.5, 0.005])
+    verdicts = [comparison.verdict for comparison in found if comparison is not None]
+    assert verdicts == ["higher", *["no difference shown"] * 3, "lower"]
+    assert [comparison.p for comparison in found if comparison] == [0.01, 0.04, 0.03, 0.5, 0.001]
+
+
+def test_an_unknown_error_of_training_gives_no_verdict() -> None:
+    one_seed = compare(0.5, math.nan, 0.001, 1)
+    assert one_seed.p < 1e-6
+    assert one_seed.verdict == "one seed: no verdict"
+    assert comparison_cells(one_seed)[1:] == [None, "one seed: no verdict"]
+    assert compare(0.5, 0.0, 0.001, 1).verdict == "higher"  # fixed detections: there is none
+
+
+def test_cells_of_a_table() -> None:
+    comparison = Comparison(0.0123, -0.001, 0.0256, 0.03, 0.06, 0.0, 0.01, 1)
+    cells = comparison_cells(comparison)
+    assert cells == ["+0.012 (-0.001 to +0.026)", "0.060", "no difference shown"]
+    assert comparison_cells(comparison._replace(adjusted=0.0009), 4)[:2] == [
+        "+0.0123 (-0.0010 to +0.0256)",
+        "< 0.001",
+    ]
+    assert comparison_cells(None) == ["the baseline", "", ""]
+
+
+def test_samples_without_an_object_are_left_out() -> None:
+    values = np.array([0.1, 0.2, np.nan, 0.6])
+    assert standard_error(values) == pytest.approx(np.std([0.1, 0.2, 0.6], ddof=1))
+
+
+def test_one_draw_has_no_spread() -> None:
+    with pytest.raises(UserError, match="--draws: intervals need 2 draws"):
+        image_weights(10, 1)

@@ -15,9 +15,8 @@ import torch.multiprocessing
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detector.evaluation.coco import Figures, coco_figures, evaluated, fast_tools
+from detector.evaluation.coco import Figures, coco_figures, evaluated, fast_tools, format_figures
 from detector.evaluation.results import by_image, gather, to_results
-from detector.evaluation.table import format_table
 from detector.postprocess import Detections
 
 SUMMARY = ["AP", "AP50", "AP75", "APs", "APm", "APl"]
@@ -269,13 +268,13 @@ def test_two_processes_gather_on_the_first(tmp_path: Path) -> None:
 def test_the_table_shows_all_figures_in_80_columns() -> None:
     row = {"AP": 0.25, "AP50": math.nan, "objects": 1234567}
     few = Figures(dict.fromkeys(SUMMARY, 0.5), {"disk": row, "w" * 90: row}, {}, VOC)
-    lines = format_table(few, "runs/x").splitlines()
+    lines = format_figures(few, "runs/x").splitlines()
     assert lines[0] == "runs/x"
     assert [len(lines[start].split()) for start in range(2, 7)] == [6, 6, 6, 6, 4]
     assert lines[2].split() == ["AP", "0.500", "AP50", "0.500", "AP75", "0.500"]
     assert lines[-2].split() == ["disk", "1234567", "0.250", "-"]
     assert max(map(len, lines)) <= 80
     many = Figures({"AP": 0.5}, {f"traffic light no. {index}": row for index in range(81)}, {}, {})
-    lines = format_table(many).splitlines()
+    lines = format_figures(many).splitlines()
     assert len(lines) == 1 + 1 + 1 + 41  # figure, gap, heads, 81 classes in two columns
     assert max(map(len, lines)) <= 80

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from detector.config.errors import UserError
 from detector.evaluation.coco import coco_figures
-from detector.evaluation.matches import match_all, mean_precision
+from detector.evaluation.matches import check_objects, match_all, mean_precision
 from tests.test_evaluation import random_set
 
 
@@ -53,4 +54,17 @@ def test_detections_without_any_object_or_none_at_all() -> None:
     ground_truth, results = random_set(2)
     assert mean_precision(match_all(ground_truth, []))[0].tolist() == [0.0]
     empty = {**ground_truth, "annotations": []}
-    assert mean_precision(match_all(empty, results))[0].tolist() == [0.0]
+    assert np.isnan(mean_precision(match_all(empty, results))[0]).all()
+    weights = np.zeros((2, len(ground_truth["images"])))
+    weights[1] = 1  # the first sample has no image, the second all
+    ap, _ = mean_precision(match_all(ground_truth, results), weights)
+    assert np.isnan(ap).tolist() == [True, False]
+
+
+def test_nothing_to_find_is_one_clear_line() -> None:
+    ground_truth, _ = random_set(2)
+    check_objects(ground_truth)
+    crowds = [{**row, "iscrowd": 1} for row in ground_truth["annotations"]]
+    for annotations in ([], crowds):
+        with pytest.raises(UserError, match=r"no object .* no average precision to compare"):
+            check_objects({**ground_truth, "annotations": annotations})

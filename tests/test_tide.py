@@ -98,7 +98,7 @@ def test_calibration_by_hand() -> None:
     errors, same = explain(truth_of(objects), found)
     assert repr(same) == repr(found_bins)  # repr, since nan != nan
     text = format_errors(errors, same)
-    assert "background         2" in text
+    assert "background      2  " in text
     assert "calibration error 0.255" in text
 
 

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import numpy as np
 
 from detector.ablation.cells import Outcome
-from detector.ablation.effects import Effect, Sample, effect, holm, smallest
+from detector.ablation.effects import Sample, effect, minimal_detectable_difference
 from detector.ablation.grid import Axis, Cell
 from detector.config.signatures import CONTRACTS
+from detector.evaluation.bootstrap import Comparison, holm
 from detector.evaluation.matches import Matches, mean_precision
 
 Point = tuple[str, ...]  # a value of every axis
@@ -24,9 +25,9 @@ class Row(NamedTuple):
     point: Point
     planned: int
     figures: dict[str, list[float]]
-    to_baseline: Effect | None = None
-    change: Effect | None = None
-    more: Effect | None = None
+    to_baseline: Comparison | None = None
+    change: Comparison | None = None
+    more: Comparison | None = None
 
 
 class Summary(NamedTuple):
@@ -49,7 +50,7 @@ def summarize(
     weights: np.ndarray,
 ) -> Summary:
     """`matches`: of every cell that is done, by its name; `weights`: draws of the images (see
-    `detector.significance.image_weights`)."""
+    `detector.evaluation.bootstrap.image_weights`)."""
     points = list(dict.fromkeys(tuple(cell.point.values()) for cell in cells))
     seeds = sorted({cell.seed for cell in cells})
     samples = {p: _sample(p, cells, seeds, matches, weights) for p in points}
@@ -164,7 +165,7 @@ def _notes(
         )
         if names:
             notes.append(f"{what[0].upper()}{what[1:]}: {', '.join(names)}.")
-    least = smallest(effects)
+    least = minimal_detectable_difference(effects)
     if not one and not math.isnan(least):
         notes.append(
             f"With {len(seeds)} seeds a difference of {least:.3f} AP would have been found in 4 of "

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from detector.ablation.cells import Outcome
-from detector.ablation.effects import Effect
 from detector.ablation.grid import Cell
 from detector.ablation.summary import FIGURES, Summary, short
+from detector.evaluation.bootstrap import Comparison
 
 
 def table(summary: Summary) -> tuple[list[str], list[list[str]]]:
@@ -50,15 +50,15 @@ def _spread(values: Sequence[float]) -> str:
     return f"{mean} ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else mean
 
 
-def _compared(one: Effect | None) -> list[str]:
-    if one is None:
+def _compared(effect: Comparison | None) -> list[str]:
+    if effect is None:
         return ["the baseline", "", ""]
-    p = f"{one.adjusted:.3f}" if one.adjusted >= 0.001 else "< 0.001"
-    return [_interval(one), p if one.seeds > 1 else "", one.verdict]
+    p = f"{effect.adjusted:.3f}" if effect.adjusted >= 0.001 else "< 0.001"
+    return [_interval(effect), p if effect.seeds > 1 else "", effect.verdict]
 
 
-def _interval(one: Effect) -> str:
-    return f"{one.difference:+.3f} ({one.low:+.3f} to {one.high:+.3f})"
+def _interval(effect: Comparison) -> str:
+    return f"{effect.difference:+.3f} ({effect.low:+.3f} to {effect.high:+.3f})"
 
 
 def markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

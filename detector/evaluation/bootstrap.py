@@ -1,47 +1,154 @@
-"""Is a difference of average precision between two runs real? Paired bootstrap over images. (That
-between methods, of several seeds each: `detector.ablation.effects`.)"""
+"""Is a difference of average precision real? One interval, one correction and one verdict for all
+that is compared: methods trained with several seeds, and fixed detections of the same images.
 
-from collections.abc import Mapping
+A difference has two sources of variance, and a standard error from each:
+
+* training: another seed (initial weights, order, augmentation) gives another AP. Estimated from the
+  few differences between seeds, so its error follows Student's t.
+* images: other validation images give another AP. Estimated by a bootstrap, from the spread of the
+  difference over many samples of the images with replacement, so its error is normal.
+
+`margin_of_error` combines the two. Two sets of detections of one net do not vary with
+training: that standard error is 0. With one seed of each method it is unknown (nan), and there is
+no verdict.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import norm
+from scipy.stats import t as student
 
+from detector.config.errors import UserError
 from detector.evaluation.matches import Matches, mean_precision
 
-Run = Mapping[int, Matches]  # category id -> matches; all runs over the same images
+LEVEL = 0.05
 
 
-class Interval(NamedTuple):
-    """A difference and the bounds between which 95 % of the draws lie."""
+class Comparison(NamedTuple):
+    """A difference, its 95 % interval [low, high] and the p-value of "there is none".
+
+    `adjusted`: p after `holm`, `p` itself before · `training`, `images`: standard errors of the
+    difference, `training` nan where it is unknown · `seeds`: pairs of trainings behind it, 1 for
+    fixed detections.
+    """
 
     difference: float
     low: float
     high: float
+    p: float
+    adjusted: float
+    training: float
+    images: float
+    seeds: int
 
     @property
     def verdict(self) -> str:
-        if self.low <= 0 <= self.high:
+        """What the adjusted p-value allows to say."""
+        if math.isnan(self.training):
+            return "one seed: no verdict"
+        if not self.adjusted < LEVEL:
             return "no difference shown"
         return "higher" if self.difference > 0 else "lower"
 
+    def interval(self, digits: int = 3) -> str:
+        bounds = f"{self.low:+.{digits}f} to {self.high:+.{digits}f}"
+        return f"{self.difference:+.{digits}f} ({bounds})"
+
 
 def image_weights(images: int, draws: int, seed: int = 0) -> np.ndarray:
-    """(draws, images): how often each image is in a sample of as many images, with replacement."""
+    """(draws, images): how often each image is in a sample of as many images, with replacement.
+    Raises UserError for fewer than 2 draws, which have no spread."""
+    if draws < 2:
+        raise UserError(f"--draws: intervals need 2 draws of the images or more, not {draws}")
     random = np.random.default_rng(seed)
     return random.multinomial(images, np.full(images, 1 / images), size=draws)
 
 
-def resampled(run: Run, weights: np.ndarray) -> np.ndarray:
-    """AP and AP50 (2, B) of a run for every draw of images."""
-    return np.array(mean_precision(run, weights))
+def full_ap(matches: Mapping[int, Matches]) -> np.ndarray:
+    """AP and AP50 (2,) on all images."""
+    return np.array(mean_precision(matches))[:, 0]
 
 
-def whole(run: Run) -> np.ndarray:
-    """AP and AP50 (2,) of a run on all images."""
-    return np.array(mean_precision(run))[:, 0]
+def bootstrap_ap(matches: Mapping[int, Matches], weights: np.ndarray) -> np.ndarray:
+    """AP and AP50 (2, B) on each of B samples of the images (B, I)."""
+    return np.array(mean_precision(matches, weights))
 
 
-def interval(difference: float, draws: np.ndarray) -> Interval:
-    """Of the difference on all images and its draws (B,)."""
-    low, high = np.percentile(draws, [2.5, 97.5])
-    return Interval(float(difference), float(low), float(high))
+def standard_error(draws: np.ndarray) -> float:
+    """Of a figure whose values on samples of the images are `draws` (B,); nan, a sample without any
+    object, is left out."""
+    return float(draws[~np.isnan(draws)].std(ddof=1))
+
+
+def margin_of_error(tail: float, training: float, images: float, seeds: int) -> float:
+    """How far a difference lies above its true value, or below it, in at most a share `tail` of all
+    repetitions of the experiment.
+
+    Each source of variance has its own margin, a quantile times the standard error: Student's t
+    with `seeds` - 1 degrees of freedom for training, the normal one for images. The two are added
+    in squares, as MOVER does (Zou and Donner, "Construction of confidence limits about effect
+    measures", Statistics in Medicine, 2008): this holds its level with 2 seeds, where the degrees
+    of freedom of Satterthwaite do not. An unknown `training` (nan) is left out.
+    """
+    of_images = float(norm.isf(tail)) * images
+    if seeds < 2:
+        return of_images
+    return math.hypot(float(student.isf(tail, seeds - 1)) * training, of_images)
+
+
+def compare(difference: float, training: float, images: float, seeds: int) -> Comparison:
+    """A difference and its standard errors -> interval and two-sided p, not yet corrected.
+
+    p is twice the tail whose margin of error is the difference, so that p < 0.05 exactly where the
+    interval excludes 0. Without any variance (the very same detections) p is 1.
+    """
+    errors = training, images, seeds
+    if not np.nanmax([training, images]) >= 1e-12:
+        return Comparison(difference, difference, difference, 1.0, 1.0, *errors)
+
+    def excess(tail: float) -> float:
+        return margin_of_error(tail, *errors) - abs(difference)
+
+    p = 1.0
+    if difference:
+        p = 2 * float(brentq(excess, 1e-300, 0.5, xtol=1e-15)) if excess(1e-300) > 0 else 0.0
+    margin = margin_of_error(LEVEL / 2, *errors)
+    return Comparison(difference, difference - margin, difference + margin, p, p, *errors)
+
+
+def compare_fixed(difference: float, draws: np.ndarray) -> Comparison:
+    """Two sets of detections of the same images, of which only the images vary. `draws` (B,): the
+    difference on each sample of the images."""
+    return compare(float(difference), 0.0, standard_error(draws), 1)
+
+
+def holm(comparisons: Sequence[Comparison | None]) -> list[Comparison | None]:
+    """The same with `adjusted`, corrected for the number of those that are shown together.
+
+    All whose adjusted p is below 0.05 may be called different with a probability of at most 0.05
+    that any of them is not (Holm, "A simple sequentially rejective multiple test procedure", 1979).
+    None (nothing to compare) stays and does not count.
+    """
+    order = sorted((c.p, place) for place, c in enumerate(comparisons) if c is not None)
+    corrected = list(comparisons)
+    highest = 0.0
+    for rank, (p, place) in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p))
+        comparison = comparisons[place]
+        assert comparison is not None
+        corrected[place] = comparison._replace(adjusted=highest)
+    return corrected
+
+
+def comparison_cells(comparison: Comparison | None, digits: int = 3) -> list[str | None]:
+    """Cells of a table: the difference with its interval, adjusted p, verdict. None is the row that
+    all others are compared with."""
+    if comparison is None:
+        return ["the baseline", "", ""]
+    p = f"{comparison.adjusted:.3f}" if comparison.adjusted >= 0.001 else "< 0.001"
+    unknown = math.isnan(comparison.training)
+    return [comparison.interval(digits), None if unknown else p, comparison.verdict]

@@ -5,20 +5,19 @@ import io
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from detector.evaluation.results import Row
+from detector.evaluation.table import Table
 from detector.evaluation.voc import voc_figures
 
-if TYPE_CHECKING:
-    pass
-
-from detector.evaluation.results import Row
-
 LARGEST = 2**53  # whole number that a float holds
+CLASS_HEADS = ("objects", "AP", "AP50")  # of a class, in the printed table
 AREAS = {"s": 1, "m": 2, "l": 3}  # objects to 32², to 96² and above, in pixels; 0 is all of them
 
 
@@ -27,7 +26,7 @@ class Figures(NamedTuple):
     0 to 1. `per_class`: class name -> AP, AP50, objects, the number of those that are not crowds,
     and (full) VOC07 and VOC12. `curves` (full): class name -> precision at IoU 0.5 and 101 recalls,
     -1 without objects. `voc` (full): VOC07, the 11-point AP50 of VOC2007, and VOC12, the whole area
-    (see `detector.voc_ap`). A figure over no objects is nan."""
+    (see `detector.evaluation.voc`). A figure over no objects is nan."""
 
     summary: dict[str, float]
     per_class: dict[str, dict[str, float]]
@@ -152,6 +151,25 @@ def coco_figures(
     for name, row in per_class.items():
         row["VOC07"], row["VOC12"] = voc.eleven[name], voc.area[name]
     return figures._replace(voc={"VOC07": voc.eleven["mean"], "VOC12": voc.area["mean"]})
+
+
+def format_figures(figures: Figures, title: str = "") -> str:
+    """The summary, three figures a line, then all classes, in two columns when there are more than
+    40; in at most 80 characters."""
+    pairs = [[name, figure] for name, figure in {**figures.summary, **figures.voc}.items()]
+    lines = [list(chain(*pairs[start : start + 3])) for start in range(0, len(pairs), 3)]
+    summary = Table([], lines, ["", ".3f"] * 3)
+    columns = 2 if len(figures.per_class) > 40 else 1
+    width = 16 if columns == 2 else 56
+    classes = [
+        [name if len(name) <= width else f"{name[: width - 2]}..", *map(row.get, CLASS_HEADS)]
+        for name, row in figures.per_class.items()
+    ]
+    height = -(-len(classes) // columns)
+    lines = [list(chain(*classes[start::height])) for start in range(height)]
+    heads, formats = ["class", *CLASS_HEADS] * columns, ["", "d", ".3f", ".3f"] * columns
+    tables = summary.render(), Table(heads, lines, formats).render()
+    return "\n\n".join([title, *tables] if title else tables)
 
 
 def _mean(cells: np.ndarray) -> float:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from detector.config.errors import UserError
 from detector.evaluation.coco import evaluated
 
 RECALLS = np.linspace(0, 1, 101)
@@ -26,6 +27,15 @@ class Matches(NamedTuple):
     objects: np.ndarray
     ids: np.ndarray
     partners: np.ndarray
+
+
+def check_objects(ground_truth: Mapping[str, Any]) -> None:
+    """Raises UserError if there is nothing to find: then there is no AP to compare."""
+    if all(row.get("iscrowd") for row in ground_truth["annotations"]):
+        raise UserError(
+            "the validation data has no object (crowds do not count), so there is no average "
+            "precision to compare: check data.val and data.annotations"
+        )
 
 
 def match_all(
@@ -100,9 +110,9 @@ def average_precision(matches: Matches, weights: np.ndarray | None = None) -> np
 def mean_precision(
     matches: Mapping[int, Matches], weights: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """AP and AP50, each (B,), over all classes that have objects."""
-    cells = np.stack([average_precision(one, weights) for one in matches.values()])  # (K, B, T)
+    """AP and AP50, each (B,), the mean over the classes that have objects; nan where none has."""
+    cells = np.stack([average_precision(m, weights) for m in matches.values()])  # (K, B, T)
     known = ~np.isnan(cells[:, :, 0])
-    count = np.maximum(known.sum(axis=0), 1)
+    count = np.where(known.any(axis=0), known.sum(axis=0), np.nan)
     cells = np.where(known[..., None], cells, 0.0)
     return cells.mean(axis=2).sum(axis=0) / count, cells[:, :, 0].sum(axis=0) / count

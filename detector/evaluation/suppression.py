@@ -5,17 +5,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
-from detector.evaluation.bootstrap import Interval, image_weights, interval, resampled
+from detector.evaluation.bootstrap import (
+    Comparison,
+    bootstrap_ap,
+    compare_fixed,
+    comparison_cells,
+    holm,
+    image_weights,
+)
 from detector.evaluation.coco import coco_figures
-from detector.evaluation.matches import match_all
+from detector.evaluation.matches import check_objects, match_all
 from detector.evaluation.results import ImageCandidates, Row, to_results
+from detector.evaluation.table import Table
 from detector.nms import Suppression
 from detector.postprocess import Candidates, suppress
 
-TOGETHER = 64  # images
+BATCH = 64  # images that are suppressed at once
+FIGURES = ("AP", "AP50", "AP75")
 THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 KINDS: dict[str, dict[str, Any]] = {
     "hard": {"kind": "hard"},
@@ -48,34 +59,37 @@ def load(path: Path, key: Mapping[str, Any]) -> dict[int, ImageCandidates] | Non
     return {image_id: ImageCandidates(*parts) for image_id, parts in content["images"].items()}
 
 
-def suppressed(
+def suppress_images(
     candidates: Mapping[int, ImageCandidates], suppression: Suppression, category_ids: Sequence[int]
 ) -> list[Row]:
     """Result rows of all images."""
     ids, rows = list(candidates), []
-    for start in range(0, len(ids), TOGETHER):
-        part = [candidates[image_id] for image_id in ids[start : start + TOGETHER]]
-        most = max(len(one.scores) for one in part)
-        batch = Candidates(
-            torch.zeros(len(part), most, 4),
-            torch.zeros(len(part), most),
-            torch.zeros(len(part), most, dtype=torch.int64),
-        )
-        for row, one in enumerate(part):
-            for whole, values in zip(batch, one[:3], strict=True):
-                whole[row, : len(values)] = values
-        sizes = torch.stack([one.size for one in part])
-        original_sizes = torch.stack([one.original_size for one in part])
+    for start in range(0, len(ids), BATCH):
+        images = [candidates[image_id] for image_id in ids[start : start + BATCH]]
+        parts = ([getattr(image, name) for image in images] for name in Candidates._fields)
+        batch = Candidates(*(pad_sequence(part, batch_first=True) for part in parts))
+        sizes = torch.stack([image.size for image in images])
+        original_sizes = torch.stack([image.original_size for image in images])
         detections = suppress(batch, suppression, sizes, original_sizes)
-        rows += to_results(detections, ids[start : start + TOGETHER], category_ids)
+        rows += to_results(detections, ids[start : start + BATCH], category_ids)
     return rows
 
 
 class Line(NamedTuple):
+    """A suppression. `threshold`: None where it has none; `figures`: AP, AP50, AP75; `against`: its
+    difference in AP to the first line, None for that one and without draws."""
+
     kind: str
     threshold: float | None
-    figures: dict[str, float]  # AP, AP50, AP75
-    against: Interval | None  # the first line, AP
+    figures: dict[str, float]
+    against: Comparison | None
+
+
+def list_settings(usual: float) -> list[tuple[str, float | None]]:
+    """Every kind at every IoU threshold, hard suppression at the `usual` one first."""
+    grid = [(kind, threshold) for kind in KINDS for threshold in THRESHOLDS]
+    rest = [setting for setting in grid if setting != ("hard", usual)]
+    return [("hard", usual), *rest, *((kind, None) for kind in GAUSSIAN)]
 
 
 def compare_all(
@@ -86,50 +100,38 @@ def compare_all(
     draws: int,
 ) -> list[Line]:
     """Every kind of suppression at every threshold. The first line is hard at the configured
-    threshold; the others' difference to it has an interval from `draws` draws of the images, unless
-    0.
+    threshold; the others are compared with it by `draws` samples of the images, unless 0, and
+    corrected for their number: the net is the same, so only the images vary.
 
     `configured`: the suppression that is configured, for what the kinds do not set.
     """
-    settings: list[tuple[str, float | None, dict[str, Any]]] = []
+    check_objects(ground_truth)
     usual = configured.iou_threshold
-    settings.append(("hard", usual, KINDS["hard"]))
-    for kind, own in KINDS.items():
-        settings += [
-            (kind, threshold, own)
-            for threshold in THRESHOLDS
-            if (kind, threshold) != ("hard", usual)
-        ]
-    settings += [(kind, None, own) for kind, own in GAUSSIAN.items()]
     weights = image_weights(len(candidates), draws) if draws else None
     lines: list[Line] = []
-    first: Any = None
-    for kind, threshold, own in tqdm(settings, "suppressing", disable=None, leave=False):
+    samples: list[np.ndarray] = []  # AP of each line on each sample of the images
+    for kind, threshold in tqdm(list_settings(usual), "suppressing", disable=None, leave=False):
         limit = usual if threshold is None else threshold
-        suppression = replace(configured, iou_threshold=limit, **own)
-        rows = suppressed(candidates, suppression, category_ids)
+        suppression = replace(configured, iou_threshold=limit, **{**KINDS, **GAUSSIAN}[kind])
+        rows = suppress_images(candidates, suppression, category_ids)
         figures = coco_figures(ground_truth, rows, full=False, image_ids=candidates).summary
-        against = None
+        lines.append(Line(kind, threshold, figures, None))
         if weights is not None:
-            drawn = resampled(match_all(ground_truth, rows, candidates), weights)[0]
-            if first is None:
-                first = drawn
-            else:
-                against = interval(figures["AP"] - lines[0].figures["AP"], drawn - first)
-        lines.append(Line(kind, threshold, figures, against))
+            samples.append(bootstrap_ap(match_all(ground_truth, rows, candidates), weights)[0])
+    differences = [line.figures["AP"] - lines[0].figures["AP"] for line in lines]
+    pairs = zip(differences[1:], samples[1:], strict=False)
+    comparisons = holm([compare_fixed(value, sample - samples[0]) for value, sample in pairs])
+    for place, comparison in enumerate(comparisons, 1):
+        lines[place] = lines[place]._replace(against=comparison)
     return lines
 
 
 def format_lines(lines: Sequence[Line]) -> str:
-    head = f"{'suppression':<20}{'IoU':>5}{'AP':>8}{'AP50':>8}{'AP75':>8}"
-    if lines[-1].against is not None:
-        head += "   AP, difference to the first (95 %)"
-    text = [head]
-    for kind, threshold, figures, against in lines:
-        limit = "-" if threshold is None else f"{threshold:.2f}"
-        row = f"{kind:<20}{limit:>5}" + "".join(f"{figures[name]:>8.4f}" for name in figures)
-        if against is not None:
-            row += f"   {against.difference:+.4f} ({against.low:+.4f} to {against.high:+.4f})"
-            row += f" {against.verdict}"
-        text.append(row)
-    return "\n".join(text)
+    heads, formats = ["suppression", "IoU", *FIGURES], ["", ".2f", *[".4f"] * len(FIGURES)]
+    rows = [[line.kind, line.threshold, *map(line.figures.get, FIGURES)] for line in lines]
+    if lines[-1].against is None:
+        return Table(heads, rows, formats).render()
+    rows = [
+        [*row, *comparison_cells(line.against, 4)] for row, line in zip(rows, lines, strict=True)
+    ]
+    return Table([*heads, "difference in AP (95 %)", "p", "verdict"], rows, formats).render()

@@ -1,32 +1,42 @@
-"""Tables of figures for a terminal."""
+"""Tables of everything that is printed or written: plain text, Markdown, LaTeX, HTML."""
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    pass
-
-from detector.evaluation.coco import Figures
+from tabulate import tabulate
 
 
-def _cell(figure: float) -> str:
-    return "-" if math.isnan(figure) else f"{figure:.3f}"
+class Table(NamedTuple):
+    """`rows`: values of any type, fewer than there are `heads` where the last cells stay empty.
+
+    `formats`: the format specification of each column (".3f"); a column with one is aligned to the
+    right, one with "" (or none) holds text. None and nan are shown as "-".
+    """
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    formats: Sequence[str] = ()
+
+    def cells(self) -> list[list[str]]:
+        """The rows as text."""
+        formats = [*self.formats, *[""] * (len(self.heads) - len(self.formats))]
+        return [[_cell(*pair) for pair in zip(row, formats, strict=False)] for row in self.rows]
+
+    def render(self, style: str = "plain") -> str:
+        """`style`: a table format of tabulate: "plain" for a terminal, "pipe" for Markdown,
+        "latex_booktabs" for \\usepackage{booktabs}."""
+        aligns = [*("right" if f else "left" for f in self.formats)] if self.rows else []
+        options: dict[str, Any] = {"tablefmt": style, "disable_numparse": True, "colalign": aligns}
+        if style == "plain":  # as a row, heads are not made two characters wider than they are
+            return tabulate([self.heads, *self.cells()] if self.heads else self.cells(), **options)
+        text = tabulate(self.cells(), self.heads, **options)
+        return text.replace("±", r"$\pm$") if style == "latex_booktabs" else text
 
 
-def format_table(figures: Figures, title: str = "") -> str:
-    """The summary, then all classes, in two columns when there are more than 40; 80 characters."""
-    every = {**figures.summary, **figures.voc}
-    cells = [f"{name:<6}{_cell(figure):>5}" for name, figure in every.items()]
-    lines = [title, ""] if title else []
-    lines += ["    ".join(cells[start : start + 3]) for start in range(0, len(cells), 3)]
-    columns = 2 if len(figures.per_class) > 40 else 1
-    width = min(max([5, *map(len, figures.per_class)]), 16 if columns == 2 else 56)
-    rows = [f"{'class':<{width}}{'objects':>9}{'AP':>7}{'AP50':>7}"]
-    for name, row in figures.per_class.items():
-        name = name if len(name) <= width else name[: width - 2] + ".."
-        row_figures = f"{_cell(row['AP']):>7}{_cell(row['AP50']):>7}"
-        rows.append(f"{name:<{width}}{row['objects']:>9}{row_figures}")
-    height = -(-len(rows[1:]) // columns)
-    lines += ["", "  ".join(rows[:1] * columns)]
-    lines += ["  ".join(rows[1 + start :: height]) for start in range(height)]
-    return "\n".join(lines)
+def _cell(value: Any, spec: str) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None or math.isnan(value):
+        return "-"
+    return format(value, spec)

@@ -12,6 +12,7 @@ import numpy as np
 
 from detector.evaluation.calibration import Calibration, calibration
 from detector.evaluation.matches import RECALLS, Matches, match_all
+from detector.evaluation.table import Table
 from detector.evaluation.voc import box_iou
 
 FOREGROUND, BACKGROUND = 0.5, 0.1  # IoUs; TIDE, section 2.2
@@ -175,8 +176,7 @@ def _ap50(found: Sequence[_Detection], totals: Mapping[int, int]) -> float:
 
 def format_errors(errors: Errors, calibrated: Calibration) -> str:
     """A row per kind of error, and the calibration in a line."""
-    lines = [f"{'error':<12}{'count':>8}{'AP50 if mended':>16}"]
-    for kind in KINDS:
-        lines.append(f"{kind:<12}{errors.counts[kind]:>8}{errors.gained[kind]:>+16.3f}")
-    lines += ["", f"calibration error {calibrated.error:.3f} (confidence against precision)"]
-    return "\n".join(lines)
+    rows = [(kind, errors.counts[kind], errors.gained[kind]) for kind in KINDS]
+    table = Table(["error", "count", "AP50 if fixed"], rows, ["", "d", "+.3f"])
+    note = f"calibration error {calibrated.error:.3f} (confidence against precision)"
+    return f"{table.render()}\n\n{note}"

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from detector.boxes import encode
 from detector.criterion import Targets
+from detector.evaluation.table import Table
 from detector.retinanet import Predictions
 from losses import (
     GHMC,
@@ -155,10 +156,9 @@ def _regions(norms: Tensor, share: Tensor) -> dict[str, float]:
 def format_shares(examples: Tensor, found: Shares) -> str:
     """How many examples each region has, and what share of the gradient every loss gives it."""
     counts = _regions(found.norms, examples)
-    heads = ["", "examples", *found.regions]
-    lines = ["".join(f"{head:>14}" if k else f"{head:<18}" for k, head in enumerate(heads))]
-    for region in REGIONS:
-        cells = [f"{counts[region]:>14,.0f}"]
-        cells += [f"{loss[region]:>13.1%} " for loss in found.regions.values()]
-        lines.append(f"{region:<18}{''.join(cells)}".rstrip())
-    return "\n".join(lines)
+    rows = [
+        [region, counts[region], *(loss[region] for loss in found.regions.values())]
+        for region in REGIONS
+    ]
+    formats = ["", ",.0f", *[".1%"] * len(found.regions)]
+    return Table(["region", "examples", *found.regions], rows, formats).render()
