@@ -16,8 +16,8 @@ TABLE = Table(
 def test_plain() -> None:
     assert TABLE.render().splitlines() == [
         "loss            AP  n_%",
-        "focal & co  0.123    7",
-        "GHM-C ± 1       -    -",
+        "focal & co   0.123    7",
+        "GHM-C ± 1        -    -",
         "not yet run",
     ]
 
