@@ -20,7 +20,6 @@ from detector.training.gradient_density import (
     format_shares,
     shares,
 )
-from detector.training.gradient_pictures import draw_gradients
 from losses import FocalLoss, SmoothL1Loss, SoftmaxCrossEntropy
 
 K = 3
@@ -132,12 +131,3 @@ def test_shares_by_hand() -> None:
     ghm = outside / (outside + far / math.hypot(far, 0.02))
     assert float(found.boxes["GHM-R"][small]) == pytest.approx(ghm, rel=1e-4)
     assert "1,000" in format_shares(examples, found)
-
-
-def test_a_picture_is_drawn_of_anything() -> None:
-    pytest.importorskip("matplotlib")
-    for fill in (0, 3):
-        examples = torch.full((2, STEPS), fill)
-        figure = draw_gradients(examples, torch.full((240,), fill), "nothing yet")
-        assert len(figure.axes) == 4
-        figure.canvas.draw()

@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
@@ -52,36 +54,49 @@ class GradientPictures(Callback):
             self.hook.remove()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """A missing matplotlib costs the picture only."""
+        """Without matplotlib there is no picture."""
         if not trainer.is_global_zero or not self.counts.examples.any():
             return
         loss = type(pl_module.criterion.class_loss).__name__
         title = f"Training with {loss}, to epoch {trainer.current_epoch + 1}"
         with contextlib.suppress(ModuleNotFoundError):
-            figure = save_gradients(self.run / "gradients.png", self.counts, title)
+            picture = save_gradients(self.run / "gradients.png", self.counts, title)
             if trainer.logger:
-                trainer.logger.experiment.add_figure(  # type: ignore[attr-defined]
-                    "train/gradients", figure, trainer.global_step
+                trainer.logger.experiment.add_image(  # type: ignore[attr-defined]
+                    "train/gradients", picture, trainer.global_step, dataformats="HWC"
                 )
         self.counts.reset()
 
 
-def draw_gradients(examples: Tensor, errors: Tensor, title: str) -> Any:
-    """A matplotlib Figure of four panels; ModuleNotFoundError without matplotlib."""
+def save_gradients(path: Path, counts: GradientCounts, title: str) -> np.ndarray:
+    """Draw what was counted into a PNG; returns the picture, RGB (H, W, 3)."""
+    picture = draw_gradients(counts.examples.cpu(), counts.errors.cpu(), title)
+    cv2.imwrite(str(path), picture[..., ::-1])
+    return picture
+
+
+def draw_gradients(examples: Tensor, errors: Tensor, title: str) -> np.ndarray:
+    """Four panels as a picture, RGB (H, W, 3); ModuleNotFoundError without matplotlib."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    found = shares(examples, errors)
-    figure = Figure(figsize=(12, 9), layout="constrained")
+    results = shares(examples, errors)
+    figure = Figure(figsize=(12, 9), dpi=90)
     figure.suptitle(title)
+    # fixed, as a layout engine would draw everything twice more, at every validation
+    figure.subplots_adjust(0.09, 0.1, 0.98, 0.91, wspace=0.17, hspace=0.25)
     panels = figure.subplots(2, 2)
-    _density(panels[0, 0], found.norms, examples)
-    _gradients(panels[0, 1], found)
-    _bars(panels[1, 0], found)
-    _boxes(panels[1, 1], found, errors)
+    _density(panels[0, 0], results.norms, examples)
+    _gradients(panels[0, 1], results)
+    _bars(panels[1, 0], results)
+    _boxes(panels[1, 1], results, errors)
     for panel in panels.flat:
+        panel.minorticks_off()
         panel.grid(alpha=0.3)
         panel.spines[["top", "right"]].set_visible(False)
-    return figure
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _density(panel: Any, norms: Tensor, examples: Tensor) -> None:
@@ -99,20 +114,20 @@ def _density(panel: Any, norms: Tensor, examples: Tensor) -> None:
     panel.legend(loc="upper right")
 
 
-def _gradients(panel: Any, found: Shares) -> None:
-    for name, share in found.classes.items():
-        panel.plot(found.norms, share.sum(0) * (STEPS / (2 * WORST)), label=name)
+def _gradients(panel: Any, results: Shares) -> None:
+    for name, share in results.classes.items():
+        panel.plot(results.norms, share.sum(0) * (STEPS / (2 * WORST)), label=name)
     panel.set(xscale="logit", xlabel="gradient norm g", ylabel="share of the loss's gradient")
     panel.set(title="Where each loss takes its gradient from, per unit of logit")
     panel.legend()
 
 
-def _bars(panel: Any, found: Shares) -> None:
+def _bars(panel: Any, results: Shares) -> None:
     colors = ("#bcd7e8", "#0072b2", "#009e73", "#d55e00")
-    left = [0.0] * len(found.regions)
+    left = [0.0] * len(results.regions)
     for region, color in zip(REGIONS, colors, strict=True):
-        widths = [loss[region] for loss in found.regions.values()]
-        bars = panel.barh(list(found.regions), widths, left=left, color=color, label=region)
+        widths = [loss[region] for loss in results.regions.values()]
+        bars = panel.barh(list(results.regions), widths, left=left, color=color, label=region)
         texts = [f"{width:.0%}" if width >= 0.04 else "" for width in widths]
         panel.bar_label(bars, texts, label_type="center", color="black", fontsize=9)
         left = [a + b for a, b in zip(left, widths, strict=True)]
@@ -122,20 +137,13 @@ def _bars(panel: Any, found: Shares) -> None:
     panel.legend(ncols=4, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.12))
 
 
-def _boxes(panel: Any, found: Shares, errors: Tensor) -> None:
+def _boxes(panel: Any, results: Shares, errors: Tensor) -> None:
     count = int(errors.sum())
     panel.fill_between(
-        found.sizes, errors / max(1, count) * DECADE, color="#bbbbbb", label="deltas", step="mid"
+        results.sizes, errors / max(1, count) * DECADE, color="#bbbbbb", label="deltas", step="mid"
     )
-    for name, share in found.boxes.items():
-        panel.plot(found.sizes, share * DECADE, label=f"gradient of {name}")
+    for name, share in results.boxes.items():
+        panel.plot(results.sizes, share * DECADE, label=f"gradient of {name}")
     panel.set(xscale="log", xlabel="error of a delta", ylabel="share per decade")
     panel.set(title=f"Box deltas of foreground anchors ({count:,})")
     panel.legend()
-
-
-def save_gradients(path: Path, counts: GradientCounts, title: str) -> Any:
-    """Draws what was counted into a PNG and returns the Figure."""
-    figure = draw_gradients(counts.examples.cpu(), counts.errors.cpu(), title)
-    figure.savefig(path, dpi=90)
-    return figure
