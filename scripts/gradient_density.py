@@ -51,8 +51,9 @@ def count(config: dict[str, Any], own: dict[str, Any]) -> str:
     from tqdm import tqdm
 
     from data.datamodule import DataModule
+    from detector.evaluation.table import Table
     from detector.runs.assemble import open_run
-    from detector.training.gradient_density import GradientCounts, format_shares, shares
+    from detector.training.gradient_density import REGIONS, GradientCounts, shares
     from detector.training.gradient_pictures import save_gradients
 
     config, detector = open_run(own["run"], own["checkpoint"], config)
@@ -71,7 +72,12 @@ def count(config: dict[str, Any], own: dict[str, Any]) -> str:
             _, targets = detector.criterion(predictions, batch)
             counts.add(detector.criterion.class_loss, predictions, targets)
     examples, errors = counts.examples.cpu(), counts.errors.cpu()
-    text = format_shares(examples, shares(examples, errors))
+    results = shares(examples, errors)
+    rows = [
+        [r, results.counts[r], *(loss[r] for loss in results.regions.values())] for r in REGIONS
+    ]
+    formats = ["", ",.0f", *[".1%"] * len(results.regions)]
+    text = Table(["region", "examples", *results.regions], rows, formats).render()
     print(text)
     out = Path(own["out"] or existing_run(own["run"]) / "gradients.png")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,40 +1,124 @@
-"""The arrows of the house run one way."""
+"""The arrows of the house run one way: which part may import which."""
 
 import ast
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ALLOWED = {"losses": {"losses"}, "data": {"data"}, "detector": {"detector", "losses"}}
-OURS = {"losses", "data", "detector", "train", "eval", "scripts"}
+CORE = "detector"  # the files directly in that folder
+ALLOWED = {  # part -> what it may import of ours, besides itself; nothing may import what is absent
+    "losses": set(),
+    "data": set(),
+    CORE: {"losses"},
+    "detector.config": set(),
+    "detector.runs": {CORE, "losses", "detector.config"},
+    "detector.training": {CORE, "losses", "detector.config.errors"},
+    "detector.evaluation": {CORE, "losses", "detector.config.errors"},
+    "detector.ablation": {"detector.config", "detector.evaluation"},
+}
+# train.py, eval.py and scripts/ join the parts; only the scripts know ablations
+JOINING = {"data", "losses", CORE, "detector.config", "detector.runs", "detector.training"}
+JOINING |= {"detector.evaluation"}
+ALLOWED |= {"train": JOINING, "eval": JOINING}
+ALLOWED |= {"scripts": JOINING | {"detector.ablation", "train", "eval"}}
+OURS = {name.partition(".")[0] for name in ALLOWED}
 
 
-def imported(path: Path) -> set[str]:
-    names: set[str] = set()
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def part_of(module: str) -> str:
+    """The part of the house that a module belongs to."""
+    first, second = [*module.split("."), ""][:2]
+    is_folder = (ROOT / first / second).is_dir() and second
+    return f"{first}.{second}" if first == "detector" and is_folder else first
+
+
+def sources(part: str) -> list[Path]:
+    paths = [ROOT / f"{part}.py"] if part in ("train", "eval") else []
+    paths = paths or sorted((ROOT / part.split(".")[0]).rglob("*.py"))
+    return [path for path in paths if part_of(module_of(path)) == part]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Dotted names of all imported modules: at the top, in functions, and for type checking."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names |= {alias.name.split(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module.split(".")[0])
-    return names
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: write the whole name instead of a relative import"
+            package = ROOT / (node.module or "").replace(".", "/")
+            for name in (alias.name for alias in node.names):
+                is_module = (package / f"{name}.py").is_file() or (package / name).is_dir()
+                yield f"{node.module}.{name}" if is_module else str(node.module)
 
 
-@pytest.mark.parametrize("package", ALLOWED)
-def test_packages_import_only_what_lies_below(package: str) -> None:
-    files = sorted((ROOT / package).rglob("*.py"))
-    assert files
-    for path in files:
-        assert imported(path) & OURS <= ALLOWED[package], path
+def wrong_arrows(part: str) -> list[str]:
+    allowed = {part} | ALLOWED[part]
+    return [
+        f"{module_of(path)} imports {module}"
+        for path in sources(part)
+        for module in imported(path)
+        if module.partition(".")[0] in OURS and not {module, part_of(module)} & allowed
+    ]
+
+
+@pytest.mark.parametrize("part", ALLOWED)
+def test_a_part_imports_only_what_lies_below(part: str) -> None:
+    assert sources(part)
+    assert not wrong_arrows(part)
+
+
+def test_every_folder_of_ours_has_its_row() -> None:
+    folders = {path.parent for top in OURS for path in (ROOT / top).rglob("*.py")}
+    assert {part_of(module_of(folder / "x.py")) for folder in folders} <= set(ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("line", "arrow"),
+    [
+        ("from detector.evaluation.coco import Figures", "detector.evaluation.coco"),
+        ("from detector import evaluation", "detector.evaluation"),
+        ("import detector.config.errors", "detector.config.errors"),
+        ("def late():\n    from data.split import Split", "data.split"),
+        (
+            "if TYPE_CHECKING:\n    from detector.runs.folder import run_path",
+            "detector.runs.folder",
+        ),
+    ],
+)
+def test_no_way_of_importing_is_overlooked(
+    line: str, arrow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("detector/evaluation", "detector/config", "detector/runs", "data"):
+        (tmp_path / folder).mkdir(parents=True)
+    path = tmp_path / "detector" / "boxes.py"
+    path.write_text(line)
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    assert wrong_arrows(CORE) == [f"detector.boxes imports {arrow}"]
 
 
 def test_losses_need_torch_only() -> None:
-    for path in (ROOT / "losses").glob("*.py"):
-        others = imported(path) - {"losses", "torch", "math", "abc", "collections", "typing"}
+    for path in sources("losses"):
+        others = {module.split(".")[0] for module in imported(path)}
+        others -= {"losses", "torch", "math", "abc", "collections", "typing"}
         assert not others, (path, others)
 
 
 def test_albumentations_lives_in_one_file() -> None:
-    files = [path for package in ALLOWED for path in (ROOT / package).rglob("*.py")]
-    users = [path.name for path in files if "albumentations" in imported(path)]
-    assert users == ["transforms.py"]
+    users = {p.name for part in ALLOWED for p in sources(part) if "albumentations" in imported(p)}
+    assert users == {"transforms.py"}
+
+
+def test_a_command_line_is_read_without_torch() -> None:
+    """All that the commands import before a mistake is answered, and all of detector/config."""
+    modules = ["train", "eval", *(module_of(path) for path in sources("detector.config"))]
+    assert not list(imported(ROOT / "detector" / "__init__.py"))
+    code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

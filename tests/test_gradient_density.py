@@ -11,13 +11,12 @@ from detector.boxes import encode
 from detector.criterion import Criterion
 from detector.retinanet import Predictions
 from detector.training.gradient_density import (
-    DECADE,
+    BINS,
+    MAX_LOGIT,
+    PER_DECADE,
     REGIONS,
     SMALLEST,
-    STEPS,
-    WORST,
     GradientCounts,
-    format_shares,
     shares,
 )
 from losses import FocalLoss, SmoothL1Loss, SoftmaxCrossEntropy
@@ -55,7 +54,7 @@ def test_counts_are_those_of_a_loop(loss: Any) -> None:
     counts.add(loss, predictions, targets)
     scores = loss.scores(predictions.logits)
     targets = encode(boxes, predictions.anchors)
-    examples, errors = torch.zeros(2, STEPS), torch.zeros(len(counts.errors))
+    examples, errors = torch.zeros(2, BINS), torch.zeros(len(counts.errors))
     assert {-1, K} < set(labels.flatten().tolist())
     for image in range(2):
         for anchor in range(60):
@@ -65,7 +64,7 @@ def test_counts_are_those_of_a_loop(loss: Any) -> None:
             for k in range(K):
                 score = float(scores[image, anchor, k])
                 g = min(max(1 - score if k == label else score, 1e-7), 1 - 1e-7)
-                place = (math.log(g / (1 - g)) + WORST) / (2 * WORST) * STEPS
+                place = (math.log(g / (1 - g)) + MAX_LOGIT) / (2 * MAX_LOGIT) * BINS
                 assert 1e-4 < place % 1 < 1 - 1e-4  # no matter of rounding
                 examples[int(k == label), int(place)] += 2
             if label < K:
@@ -73,7 +72,7 @@ def test_counts_are_those_of_a_loop(loss: Any) -> None:
                     predictions.deltas[image, anchor], targets[image, anchor], strict=True
                 ):
                     exponent = math.log10(abs(float(one - other)))
-                    errors[int((exponent - SMALLEST) * DECADE)] += 2
+                    errors[int((exponent - SMALLEST) * PER_DECADE)] += 2
     assert torch.equal(counts.examples, examples.long())
     assert torch.equal(counts.errors, errors.long())
     counts.reset()
@@ -97,14 +96,14 @@ def test_what_lies_beyond_the_scale_is_in_its_last_bins() -> None:
 
 def test_shares_by_hand() -> None:
     """1,000 background examples with g near 0.01, and 10 objects with g near 0.5."""
-    examples = torch.zeros(2, STEPS, dtype=torch.int64)
-    norms = (-WORST + 2 * WORST * (torch.arange(STEPS) + 0.5) / STEPS).sigmoid()
+    examples = torch.zeros(2, BINS, dtype=torch.int64)
+    norms = (-MAX_LOGIT + 2 * MAX_LOGIT * (torch.arange(BINS) + 0.5) / BINS).sigmoid()
     easy, hard = (int((norms - g).abs().argmin()) for g in (0.01, 0.5))
     examples[0, easy], examples[1, hard] = 1000, 10
     errors = torch.zeros(240, dtype=torch.int64)
-    small, large = 2 * DECADE, 5 * DECADE  # 1e-3 and 1, and half a bin
+    small, large = 2 * PER_DECADE, 5 * PER_DECADE  # 1e-3 and 1, and half a bin
     errors[small], errors[large] = 30, 10
-    found = shares(examples, errors)
+    results = shares(examples, errors)
     g, h = float(norms[easy]), float(norms[hard])
 
     def focal(g: float) -> float:
@@ -117,17 +116,17 @@ def test_shares_by_hand() -> None:
         "GHM-C": (g, h),  # a bin of each
     }
     for name, (one, other) in pairs.items():
-        assert float(found.classes[name][0, easy]) == pytest.approx(one / (one + other), rel=1e-4)
-        regions = found.regions[name]
+        assert float(results.classes[name][0, easy]) == pytest.approx(one / (one + other), rel=1e-4)
+        regions = results.regions[name]
         assert list(regions) == list(REGIONS)
         assert sum(regions.values()) == pytest.approx(1)
         assert regions["easy background"] == pytest.approx(one / (one + other), rel=1e-4)
         assert regions["objects"] == pytest.approx(other / (one + other), rel=1e-4)
-    d, far = (10 ** (SMALLEST + (place + 0.5) / DECADE) for place in (small, large))
-    assert float(found.boxes["L1"][small]) == pytest.approx(30 / 40)
+    d, far = (10 ** (SMALLEST + (place + 0.5) / PER_DECADE) for place in (small, large))
+    assert float(results.boxes["L1"][small]) == pytest.approx(30 / 40)
     steep = 30 * d * 9  # smooth L1 of beta 1 / 9
-    assert float(found.boxes["smooth L1"][small]) == pytest.approx(steep / (steep + 10), rel=1e-4)
+    assert float(results.boxes["smooth L1"][small]) == pytest.approx(steep / (steep + 10), rel=1e-4)
     outside = d / math.hypot(d, 0.02)
     ghm = outside / (outside + far / math.hypot(far, 0.02))
-    assert float(found.boxes["GHM-R"][small]) == pytest.approx(ghm, rel=1e-4)
-    assert "1,000" in format_shares(examples, found)
+    assert float(results.boxes["GHM-R"][small]) == pytest.approx(ghm, rel=1e-4)
+    assert results.counts == dict(zip(REGIONS, (1000, 0, 10, 0), strict=True))

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from detector.criterion import Criterion
 from detector.retinanet import Predictions
-from detector.training.gradient_density import STEPS, GradientCounts
+from detector.training.gradient_density import BINS, GradientCounts
 from detector.training.gradient_pictures import GradientPictures, draw_gradients
 from losses import FocalLoss, SmoothL1Loss
 
@@ -83,7 +83,7 @@ def test_it_counts_at_every_logging_interval_of_training_alone(
 @pytest.mark.parametrize("objects", [0, 3])
 def test_a_picture_has_four_panels_even_without_objects(objects: int) -> None:
     pytest.importorskip("matplotlib")
-    examples = torch.tensor([[3], [objects]]).expand(2, STEPS)
+    examples = torch.tensor([[3], [objects]]).expand(2, BINS)
     picture = draw_gradients(examples, torch.full((240,), objects), "title")
     assert picture.shape == (810, 1080, 3)
     assert picture.dtype == np.uint8

@@ -2,8 +2,8 @@
 
 Li et al., "Gradient Harmonized Single-stage Detector", AAAI 2019, figures 1 to 3. The norm of the
 gradient of cross-entropy in a logit is g = |p - t|: near 0 for the crowd of easy examples, near 1
-for outliers. Everything is told from counts: of examples in bins of wrongness w = ln(g / (1 - g)),
-in which both ends are wide, and of box deltas in bins of log10 |error|.
+for outliers. Examples are counted in bins of ln(g / (1 - g)), the logit of g, in which both ends
+are wide, and box deltas in bins of log10 |error|; all else is computed from these counts.
 """
 
 import math
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from detector.boxes import encode
 from detector.criterion import Targets
-from detector.evaluation.table import Table
 from detector.retinanet import Predictions
 from losses import (
     GHMC,
@@ -27,17 +26,17 @@ from losses import (
     SmoothL1Loss,
 )
 
-WORST, STEPS = 14.0, 560  # wrongness from -14 to 14 (g from 8e-7), steps of 0.05
-SMALLEST, LARGEST, DECADE = -5, 1, 40  # powers of ten of a delta's error, steps of each
-EASY, OUTLIER = 0.1, 0.9  # g of what is called so
+MAX_LOGIT, BINS = 14.0, 560  # logits of g from -14 to 14 (g from 8e-7), in steps of 0.05
+SMALLEST, LARGEST, PER_DECADE = -5, 1, 40  # powers of ten of a delta's error, bins of each
+EASY, OUTLIER = 0.1, 0.9  # up to this g an example is easy, from that g on it is an outlier
 REGIONS = ("easy background", "other background", "objects", "outliers")
 
 
 class GradientCounts(nn.Module):
-    """Counts on the device, exact; nothing is waited for.
+    """Counts on the device, exact, without waiting for it.
 
-    examples (2, STEPS): pairs of a valid anchor and a class, the anchor's own class in row 1, all
-    else in row 0 · errors: deltas of foreground anchors by their error.
+    examples (2, BINS): pairs of a valid anchor and a class, the anchor's own class in row 1, all
+    other pairs in row 0 · errors: deltas of foreground anchors by their error.
     """
 
     examples: Tensor
@@ -45,8 +44,8 @@ class GradientCounts(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        steps = (LARGEST - SMALLEST) * DECADE
-        for name, shape in (("examples", (2, STEPS)), ("errors", (steps,))):
+        bins = (LARGEST - SMALLEST) * PER_DECADE
+        for name, shape in (("examples", (2, BINS)), ("errors", (bins,))):
             self.register_buffer(name, torch.zeros(shape, dtype=torch.int64), persistent=False)
 
     @torch.no_grad()
@@ -63,11 +62,10 @@ class GradientCounts(nn.Module):
         for image, label, valid, fore in zip(scores, column, labels >= 0, foreground, strict=True):
             score = image.gather(-1, label)
             norm = image.scatter(-1, label, torch.where(fore[:, None], 1 - score, score))
-            norm_logit = norm.clamp(1e-7, 1 - 1e-7).logit().clamp(-WORST, WORST)
-            # histc leaves out what is beyond the scale
-            norm_logit = torch.where(valid[:, None], norm_logit, math.inf)
-            objects = torch.where(fore[:, None], norm_logit.gather(-1, label), math.inf)
-            every, positive = (_histogram(x, STEPS, -WORST, WORST) for x in (norm_logit, objects))
+            logit = norm.clamp(1e-7, 1 - 1e-7).logit().clamp(-MAX_LOGIT, MAX_LOGIT)
+            logit = torch.where(valid[:, None], logit, math.inf)  # histc leaves out what is beyond
+            objects = torch.where(fore[:, None], logit.gather(-1, label), math.inf)
+            every, positive = (_histogram(x, BINS, -MAX_LOGIT, MAX_LOGIT) for x in (logit, objects))
             self.examples += torch.stack([every - positive, positive])
         error = predictions.deltas.float() - encode(targets.boxes, predictions.anchors)
         error = error.abs().log10().clamp(SMALLEST, LARGEST)
@@ -79,17 +77,21 @@ class GradientCounts(nn.Module):
         self.errors.zero_()
 
 
-def _histogram(values: Tensor, steps: int, low: float, high: float) -> Tensor:
-    return torch.histc(values, steps, low, high).long()
+def _histogram(values: Tensor, bins: int, low: float, high: float) -> Tensor:
+    return torch.histc(values, bins, low, high).long()
 
 
 class Shares(NamedTuple):
-    """What losses make of the counts. `norms` (STEPS,) and `sizes`: g and |error| of the bins'
-    centers. `classes`: loss -> its share of total gradient in every bin, (2, STEPS); `regions`:
-    loss -> region -> share; `boxes`: loss -> share in every bin of errors. Shares sum to 1."""
+    """What losses make of the counts.
+
+    norms (BINS,) and sizes: g and |error| at the bins' centers · counts: region -> examples ·
+    classes: loss -> its share of the total gradient in every bin (2, BINS) · regions: loss ->
+    region -> share · boxes: loss -> share in every bin of errors. Shares sum to 1.
+    """
 
     norms: Tensor
     sizes: Tensor
+    counts: dict[str, float]
     classes: dict[str, Tensor]
     regions: dict[str, dict[str, float]]
     boxes: dict[str, Tensor]
@@ -99,39 +101,48 @@ class Shares(NamedTuple):
 @torch.enable_grad()
 def shares(examples: Tensor, errors: Tensor) -> Shares:
     """Of counts on the CPU. GHM-C and GHM-R with their default bins, on these counts alone."""
-    wrong = -WORST + 2 * WORST * (torch.arange(STEPS) + 0.5) / STEPS
-    norms = wrong.sigmoid()
-    classes: dict[str, Tensor] = {}
+    logits = -MAX_LOGIT + 2 * MAX_LOGIT * (torch.arange(BINS) + 0.5) / BINS
+    sizes = 10 ** (SMALLEST + (torch.arange(len(errors)) + 0.5) / PER_DECADE)
+    norms = logits.sigmoid()
+    classes, boxes = _class_gradients(logits, examples), _box_gradients(sizes, errors)
+    regions = {name: _regions(norms, share) for name, share in classes.items()}
+    return Shares(norms, sizes, _regions(norms, examples), classes, regions, boxes)
+
+
+def _class_gradients(logits: Tensor, examples: Tensor) -> dict[str, Tensor]:
+    """Shares (2, BINS) of classification losses, by name."""
+    gradients: dict[str, Tensor] = {}
     losses = {"CE": SigmoidCrossEntropy(), "balanced CE": BalancedCrossEntropy()}
     for name, loss in {**losses, "focal": FocalLoss()}.items():
-        logits = torch.stack([wrong, -wrong]).reshape(1, -1, 1).requires_grad_()
-        labels = torch.tensor([1, 0]).repeat_interleave(STEPS)[None]  # background of one class: 1
-        (slope,) = torch.autograd.grad(loss(logits, labels, torch.ones(())), logits)
-        classes[name] = examples * slope.reshape(2, STEPS).abs()
-    weights = _harmonized(norms, examples.sum(0), GHMC().density.bins)
-    classes["GHM-C"] = examples * norms * weights
+        x = torch.stack([logits, -logits]).reshape(1, -1, 1).requires_grad_()
+        labels = torch.tensor([1, 0]).repeat_interleave(BINS)[None]  # background of one class: 1
+        (slope,) = torch.autograd.grad(loss(x, labels, torch.ones(())), x)
+        gradients[name] = examples * slope.reshape(2, BINS).abs()
+    norms = logits.sigmoid()
+    gradients["GHM-C"] = examples * norms * _ghm_weights(norms, examples.sum(0), GHMC())
+    return {name: _share(gradient) for name, gradient in gradients.items()}
 
-    sizes = 10 ** (SMALLEST + (torch.arange(len(errors)) + 0.5) / DECADE)
-    boxes: dict[str, Tensor] = {}
-    for name, box_loss in {"L1": L1Loss(), "smooth L1": SmoothL1Loss()}.items():
-        error = torch.zeros(1, len(sizes), 4)
-        error[..., 0] = sizes
-        error.requires_grad_()
+
+def _box_gradients(sizes: Tensor, errors: Tensor) -> dict[str, Tensor]:
+    """Shares of box losses in every bin of errors, by name."""
+    gradients: dict[str, Tensor] = {}
+    for name, loss in {"L1": L1Loss(), "smooth L1": SmoothL1Loss()}.items():
+        delta = torch.zeros(1, len(sizes), 4)
+        delta[..., 0] = sizes
+        delta.requires_grad_()
         foreground = torch.ones(1, len(sizes), dtype=torch.bool)
-        value = box_loss(error, torch.zeros_like(error), foreground, torch.ones(()))
-        (slope,) = torch.autograd.grad(value, error)
-        boxes[name] = errors * slope[0, :, 0].abs()
+        value = loss(delta, torch.zeros_like(delta), foreground, torch.ones(()))
+        (slope,) = torch.autograd.grad(value, delta)
+        gradients[name] = errors * slope[0, :, 0].abs()
     ghm = GHMR()
-    outside = sizes / (sizes.square() + ghm.mu**2).sqrt()
-    boxes["GHM-R"] = errors * outside * _harmonized(outside, errors, ghm.density.bins)
-
-    classes, boxes = ({k: _share(v) for k, v in found.items()} for found in (classes, boxes))
-    regions = {name: _regions(norms, share) for name, share in classes.items()}
-    return Shares(norms, sizes, classes, regions, boxes)
+    norms = sizes / (sizes.square() + ghm.mu**2).sqrt()
+    gradients["GHM-R"] = errors * norms * _ghm_weights(norms, errors, ghm)
+    return {name: _share(gradient) for name, gradient in gradients.items()}
 
 
-def _harmonized(norms: Tensor, counts: Tensor, bins: int) -> Tensor:
-    """The weight that GHM gives to examples of these norms."""
+def _ghm_weights(norms: Tensor, counts: Tensor, loss: GHMC | GHMR) -> Tensor:
+    """The weight that GHM gives to examples of these norms: one over the examples of their bin."""
+    bins = loss.density.bins
     place = (norms * bins).long().clamp(max=bins - 1)
     table = torch.zeros(bins).index_add_(0, place, counts.float())
     return torch.where(table > 0, 1 / table.clamp(min=1), 0.0)[place]
@@ -141,24 +152,14 @@ def _share(amounts: Tensor) -> Tensor:
     return amounts.double() / amounts.double().sum().clamp(min=1e-300)
 
 
-def _regions(norms: Tensor, share: Tensor) -> dict[str, float]:
-    """Outliers are of either kind, whatever is said of an object's class or of another."""
+def _regions(norms: Tensor, amounts: Tensor) -> dict[str, float]:
+    """Amounts (2, BINS) summed over regions. Outliers are of both rows: of an object's class or of
+    another."""
     outlier, easy = norms >= OUTLIER, norms <= EASY
     parts = (
-        share[0][easy],
-        share[0][~easy & ~outlier],
-        share[1][~outlier],
-        share[:, outlier],
+        amounts[0][easy],
+        amounts[0][~easy & ~outlier],
+        amounts[1][~outlier],
+        amounts[:, outlier],
     )
     return {name: float(part.sum()) for name, part in zip(REGIONS, parts, strict=True)}
-
-
-def format_shares(examples: Tensor, found: Shares) -> str:
-    """How many examples each region has, and what share of the gradient every loss gives it."""
-    counts = _regions(found.norms, examples)
-    rows = [
-        [region, counts[region], *(loss[region] for loss in found.regions.values())]
-        for region in REGIONS
-    ]
-    formats = ["", ",.0f", *[".1%"] * len(found.regions)]
-    return Table(["region", "examples", *found.regions], rows, formats).render()

@@ -14,12 +14,12 @@ from torch import Tensor
 
 from detector.criterion import Criterion
 from detector.training.gradient_density import (
-    DECADE,
+    BINS,
     EASY,
+    MAX_LOGIT,
     OUTLIER,
+    PER_DECADE,
     REGIONS,
-    STEPS,
-    WORST,
     GradientCounts,
     Shares,
     shares,
@@ -104,7 +104,7 @@ def _density(panel: Any, norms: Tensor, examples: Tensor) -> None:
     panel.axvspan(float(norms[0]), EASY, color="#0072b2", alpha=0.07)
     panel.axvspan(OUTLIER, float(norms[-1]), color="#d55e00", alpha=0.12)
     for row, (name, color) in enumerate((("background", "#5f5f5f"), ("objects", "#009e73"))):
-        density = examples[row] / total * (STEPS / (2 * WORST))
+        density = examples[row] / total * (BINS / (2 * MAX_LOGIT))
         shown = torch.where(density > 0, density, math.nan)
         panel.plot(norms, shown, color=color, label=f"{name} ({int(examples[row].sum()):,})")
     panel.set(xscale="logit", yscale="log", xlabel="gradient norm g = |p − t|")
@@ -116,7 +116,7 @@ def _density(panel: Any, norms: Tensor, examples: Tensor) -> None:
 
 def _gradients(panel: Any, results: Shares) -> None:
     for name, share in results.classes.items():
-        panel.plot(results.norms, share.sum(0) * (STEPS / (2 * WORST)), label=name)
+        panel.plot(results.norms, share.sum(0) * (BINS / (2 * MAX_LOGIT)), label=name)
     panel.set(xscale="logit", xlabel="gradient norm g", ylabel="share of the loss's gradient")
     panel.set(title="Where each loss takes its gradient from, per unit of logit")
     panel.legend()
@@ -140,10 +140,14 @@ def _bars(panel: Any, results: Shares) -> None:
 def _boxes(panel: Any, results: Shares, errors: Tensor) -> None:
     count = int(errors.sum())
     panel.fill_between(
-        results.sizes, errors / max(1, count) * DECADE, color="#bbbbbb", label="deltas", step="mid"
+        results.sizes,
+        errors / max(1, count) * PER_DECADE,
+        color="#bbbbbb",
+        label="deltas",
+        step="mid",
     )
     for name, share in results.boxes.items():
-        panel.plot(results.sizes, share * DECADE, label=f"gradient of {name}")
+        panel.plot(results.sizes, share * PER_DECADE, label=f"gradient of {name}")
     panel.set(xscale="log", xlabel="error of a delta", ylabel="share per decade")
     panel.set(title=f"Box deltas of foreground anchors ({count:,})")
     panel.legend()
