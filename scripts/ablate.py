@@ -8,15 +8,19 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from detector.ablation.grid import Axis, Cell, Shared, check_fairness, make_axis, make_cells
+from detector.ablation.grid import Axis, Shared, check_fairness, make_axis, make_cells
 from detector.ablation.tuning import choose, make_candidates, tuned_keys
 from detector.config.command_line import parse_options
 from detector.config.errors import UserError, one_line_errors
+from detector.config.files import write
 from detector.config.types import Count, Natural, Option
+
+if TYPE_CHECKING:
+    from detector.ablation.cells import Ablation
 
 USAGE = """python scripts/ablate.py --config FILE --class_loss A B ... [--seeds 0 1 2] [--out DIR]
 
@@ -58,44 +62,44 @@ def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], list[Axis], Sh
     return options, axes, Shared(options["config"], overrides)
 
 
-def run(cells: Sequence[Cell], out: Path, options: dict[str, Any]) -> None:
+def run(ablation: "Ablation", options: dict[str, Any]) -> None:
     """Trains what is not done, by the engine that was asked for; ends the program where the rest is
     for others to do."""
-    from detector.ablation.cells import outcome
     from detector.ablation.engines import run_all, visible_gpus, write_slurm
 
-    waiting = [cell for cell in cells if outcome(out, cell.name).state != "done"]
-    if len(waiting) < len(cells):
-        print(f"{len(cells) - len(waiting)} of {len(cells)} cells are done already")
+    total, waiting = len(ablation.cells), len(ablation.waiting())
+    if waiting < total:
+        print(f"{total - waiting} of {total} cells are done already")
     if not waiting:
         return
     if options["engine"] == "slurm":
-        script = write_slurm(out, cells, options["jobs"])
-        print(f"{len(waiting)} cells are waiting: sbatch {script}")
+        script = write_slurm(ablation, options["jobs"])
+        print(f"{waiting} cells are waiting: sbatch {script}")
         print("then type the same command again for what comes next, or for the tables so far")
     else:
-        run_all(out, cells, options["jobs"], visible_gpus())
+        run_all(ablation, options["jobs"], visible_gpus())
 
 
 def tune(
     shared: Shared, axes: Sequence[Axis], out: Path, options: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Runs the search and returns what it chose for every point; table in out/tuning/table.md."""
-    from detector.ablation.cells import outcome, prepare
-    from detector.ablation.tables import markdown, plain
+    from detector.ablation.cells import Ablation, prepare
+    from detector.evaluation.table import Table
 
     folder, keys = out / "tuning", tuned_keys(axes)
     cells = make_candidates(shared, axes, options["seeds"][0], folder)
     print(f"tuning {', '.join(keys)}: {len(cells)} cells on images set apart")
-    prepare(folder, {"axes": [axis.key for axis in axes], "tuned": keys}, cells)
-    run(cells, folder, options)
-    outcomes = {cell.name: outcome(folder, cell.name) for cell in cells}
+    search = Ablation(folder, axes, cells, keys)
+    prepare(search)
+    run(search, options)
+    outcomes = {cell.name: search.outcome(cell) for cell in cells}
     if options["engine"] == "slurm" and any(o.state == "not yet run" for o in outcomes.values()):
         raise SystemExit(0)
     chosen, rows = choose(cells, outcomes)
-    heads = ["point", *keys, "AP on the images set apart"]
-    (folder / "table.md").write_text(markdown(heads, rows) + "\n")
-    print(plain(heads, rows))
+    table = Table(["point", *keys, "AP on the images set apart"], rows)
+    write(folder / "table.md", table.render("pipe") + "\n")
+    print(table.render())
     for name, values in chosen.items():
         print(f"chosen for {name}: {', '.join(f'{key} {v:.4g}' for key, v in values.items())}")
     return chosen
@@ -104,10 +108,13 @@ def tune(
 def ground_truth(config: dict[str, Any]) -> dict[str, Any]:
     """The objects that all cells are evaluated against."""
     from data.datamodule import DataModule
+    from detector.evaluation.matches import check_objects
 
     data = DataModule(**config["data"], seed=config["seed"])
     data.setup("validate")
-    return data.ground_truth()
+    truth = data.ground_truth()
+    check_objects(truth)
+    return truth
 
 
 def run_one(out: Path, name: str) -> None:
@@ -129,19 +136,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         cells = make_cells(shared, axes, seeds, out)
         tuned = tuned_keys(axes) if options["tune"] else []
         check_fairness(cells, [cell.config for cell in cells])
-        from detector.ablation.cells import prepare
+        from detector.ablation.cells import Ablation, prepare
         from detector.ablation.report import report
 
         truth = ground_truth(cells[0].config)  # what is wrong with the data is told before training
-        plan = {"axes": [axis.key for axis in axes], "tuned": tuned}
         if tuned:
-            prepare(out, plan, [])
+            prepare(Ablation(out, axes, [], tuned))
             cells = make_cells(shared, axes, seeds, out, tune(shared, axes, out, options))
-        prepare(out, plan, cells)
+        ablation = Ablation(out, axes, cells, tuned)
+        prepare(ablation)
         print(*check_fairness(cells, [cell.config for cell in cells], tuned), sep="\n", flush=True)
-        run(cells, out, options)
+        run(ablation, options)
         command = f"python scripts/ablate.py {shlex.join(words)}"
-        report(truth, cells, axes, tuned, out, options["draws"], options["jobs"], command)
+        report(ablation, truth, options["draws"], options["jobs"], command)
 
 
 if __name__ == "__main__":

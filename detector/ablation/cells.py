@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from detector.ablation.grid import Cell, differences
+from detector.ablation.grid import Axis, Cell, differences
 from detector.config.errors import UserError
 from detector.config.files import write
 from detector.config.resolve import load, save
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("cells", "configs", "logs", "states")
+Point = tuple[str, ...]  # the label of a value of every axis
 INTERRUPTED = (130, -2, -15)  # Ctrl-C, and what schedulers send: no failure of the cell's
 
 
@@ -38,9 +39,47 @@ class Outcome(NamedTuple):
     result: dict[str, Any] = {}
 
 
-def prepare(out: Path, plan: dict[str, Any], cells: Sequence[Cell]) -> None:
+class Ablation(NamedTuple):
+    """A grid and the folder in which its cells are trained. `tuned`: keys that tuning chose."""
+
+    out: Path
+    axes: Sequence[Axis]
+    cells: Sequence[Cell]
+    tuned: Sequence[str] = ()
+
+    @property
+    def points(self) -> list[Point]:
+        """All combinations of values, in the order of the cells."""
+        return list(dict.fromkeys(tuple(cell.point.values()) for cell in self.cells))
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({cell.seed for cell in self.cells})
+
+    def cells_of(self, point: Point) -> list[Cell]:
+        """One for each seed."""
+        return [cell for cell in self.cells if tuple(cell.point.values()) == point]
+
+    def run_folder(self, cell: Cell) -> Path:
+        return self.out / "cells" / cell.name
+
+    def outcome(self, cell: Cell) -> Outcome:
+        """What is known of a cell now."""
+        return read_outcome(self.out, cell.name)
+
+    def done(self) -> list[Cell]:
+        return [cell for cell in self.cells if self.outcome(cell).state == "done"]
+
+    def waiting(self) -> list[Cell]:
+        """The cells that are not done: not yet run, interrupted or failed."""
+        return [cell for cell in self.cells if self.outcome(cell).state != "done"]
+
+
+def prepare(ablation: Ablation) -> None:
     """Writes down what is to be done. A folder of another ablation is a UserError; more values and
     more seeds of the same axes are not another one."""
+    out, cells = ablation.out, ablation.cells
+    plan = {"axes": [axis.key for axis in ablation.axes], "tuned": list(ablation.tuned)}
     path = out / "ablation.json"
     if out.exists() and any(out.iterdir()) and not path.is_file():
         raise UserError(f"{out} holds something else than an ablation: choose another --out")
@@ -71,8 +110,8 @@ def listed(keys: Sequence[str]) -> str:
     return ", ".join(keys) or "none"
 
 
-def outcome(out: Path, name: str) -> Outcome:
-    """What is known of a cell now."""
+def read_outcome(out: Path, name: str) -> Outcome:
+    """What is known of the cell of that name now."""
     path = out / "states" / f"{name}.json"
     return Outcome(**json.loads(path.read_text())) if path.is_file() else Outcome("not yet run")
 
@@ -84,11 +123,11 @@ def run_cell(out: Path, name: str, environment: dict[str, str] | None = None) ->
     would reward a restless curve. A cell that another process has in hand is waited for. An error
     in it is an outcome, not an exception.
     """
-    known = outcome(out, name)
+    known = read_outcome(out, name)
     if known.state == "done":
         return known
     with _in_hand(out / "logs" / f"{name}.lock") as lock:
-        known = outcome(out, name)
+        known = read_outcome(out, name)
         if known.state == "done":
             return known
         run, log = out / "cells" / name, out / "logs" / f"{name}.txt"
@@ -107,9 +146,9 @@ def run_cell(out: Path, name: str, environment: dict[str, str] | None = None) ->
                     break
         if code in INTERRUPTED:
             return Outcome("not yet run", "interrupted")
-        found = Outcome("failed", _reason(log, code)) if code else Outcome("done", "", _read(run))
-        write(out / "states" / f"{name}.json", json.dumps(found._asdict()))
-        return found
+        outcome = Outcome("failed", _reason(log, code)) if code else Outcome("done", "", _read(run))
+        write(out / "states" / f"{name}.json", json.dumps(outcome._asdict()))
+        return outcome
 
 
 @contextmanager

@@ -12,29 +12,29 @@ from queue import SimpleQueue
 
 from tqdm import tqdm
 
-from detector.ablation.cells import ROOT, Outcome, epochs_done, outcome, run_cell
+from detector.ablation.cells import ROOT, Ablation, Outcome, epochs_done, run_cell
 from detector.ablation.grid import Cell
 
 
-def run_all(out: Path, cells: Sequence[Cell], jobs: int, gpus: Sequence[str]) -> None:
+def run_all(ablation: Ablation, jobs: int, gpus: Sequence[str]) -> None:
     """Runs the cells on this machine, `jobs` at a time, each on a GPU of `gpus` or a share of the
     cores, under one bar. A second Ctrl-C is not needed: the cells get the first one, too."""
     shares: SimpleQueue[dict[str, str]] = SimpleQueue()
     for number in range(jobs):
         shares.put(share(number, jobs, gpus))
-    progress = Progress(out, cells)
+    progress = Progress(ablation)
 
     def work(cell: Cell) -> None:
-        mine = shares.get()
+        environment = shares.get()
         try:
             began = time.monotonic()
-            progress.tell(cell, run_cell(out, cell.name, mine), time.monotonic() - began)
+            outcome = run_cell(ablation.out, cell.name, environment)
+            progress.tell(cell, outcome, time.monotonic() - began)
         finally:
-            shares.put(mine)
+            shares.put(environment)
 
-    waiting = [cell for cell in cells if outcome(out, cell.name).state != "done"]
     with progress, ThreadPoolExecutor(jobs) as pool:
-        tasks = [pool.submit(work, cell) for cell in waiting]
+        tasks = [pool.submit(work, cell) for cell in ablation.waiting()]
         try:
             for task in tasks:
                 task.result()
@@ -65,10 +65,10 @@ class Progress:
     """One bar for all cells, counted in epochs, with the time left; plain lines without a terminal.
     The bar reads what the cells write, so that it does not matter where they run."""
 
-    def __init__(self, out: Path, cells: Sequence[Cell]) -> None:
-        self.out, self.cells = out, cells
-        self.total = sum(cell.config["trainer"]["max_epochs"] for cell in cells)
-        self.done = sum(outcome(out, cell.name).state == "done" for cell in cells)
+    def __init__(self, ablation: Ablation) -> None:
+        self.ablation, self.cells = ablation, ablation.cells
+        self.total = sum(cell.config["trainer"]["max_epochs"] for cell in self.cells)
+        self.done = len(ablation.done())
         self.began, self.before = time.monotonic(), self._epochs()
         self.over = threading.Event()
         self.bar = tqdm(
@@ -76,7 +76,7 @@ class Progress:
         )
 
     def _epochs(self) -> int:
-        return sum(epochs_done(self.out / "cells" / cell.name) for cell in self.cells)
+        return sum(epochs_done(self.ablation.run_folder(cell)) for cell in self.cells)
 
     def __enter__(self) -> "Progress":
         self.thread = threading.Thread(target=self._watch, daemon=True)
@@ -92,13 +92,13 @@ class Progress:
         while not self.over.wait(2):
             self.bar.update(self._epochs() - self.bar.n)
 
-    def tell(self, cell: Cell, found: Outcome, seconds: float) -> None:
+    def tell(self, cell: Cell, outcome: Outcome, seconds: float) -> None:
         """A line for a cell that is over."""
-        self.done += found.state == "done"
+        self.done += outcome.state == "done"
         now = self._epochs()
         each = (time.monotonic() - self.began) / max(1, now - self.before)
-        what = f"AP {found.result['AP']:.3f}" if found.state == "done" else found.reason
-        what = f"FAILED: {what}" if found.state == "failed" else what
+        what = f"AP {outcome.result['AP']:.3f}" if outcome.state == "done" else outcome.reason
+        what = f"FAILED: {what}" if outcome.state == "failed" else what
         text = f"[{self.done}/{len(self.cells)}] {cell.name}: {what}, {seconds / 60:.1f} min"
         tqdm.write(f"{text}; about {each * (self.total - now) / 60:.0f} min left")
         sys.stdout.flush()
@@ -116,10 +116,10 @@ def cell_command(out: Path, name: str) -> list[str]:
     ]
 
 
-def write_slurm(out: Path, cells: Sequence[Cell], jobs: int) -> Path:
+def write_slurm(ablation: Ablation, jobs: int) -> Path:
     """A script for sbatch with one array task for each cell that is not done."""
-    names = [cell.name for cell in cells if outcome(out, cell.name).state != "done"]
-    out = out.resolve()
+    names = [cell.name for cell in ablation.waiting()]
+    out = ablation.out.resolve()
     (out / "waiting.txt").write_text("\n".join(names) + "\n")
     command = shlex.join(cell_command(out, "NAME")).replace("NAME", '"$name"')
     gpu = "#SBATCH --gres=gpu:1\n" if visible_gpus() else ""

@@ -1,101 +1,122 @@
 """What an ablation leaves behind: tables, pictures, one HTML page, TensorBoard."""
 
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from detector.ablation import tables
-from detector.ablation.cells import outcome
-from detector.ablation.grid import Axis, Cell, check_fairness
-from detector.ablation.page import draw_curves, draw_effects, log_tensorboard, write_page
-from detector.ablation.summary import summarize
+from detector.ablation.cells import Ablation
+from detector.ablation.grid import check_fairness, flatten
+from detector.ablation.notes import write_notes
+from detector.ablation.page import Document
+from detector.ablation.pictures import draw_curves, draw_effects
+from detector.ablation.summary import Summary, summarize
+from detector.ablation.tables import conditions_table, format_csv, main_table
 from detector.config.errors import UserError
+from detector.config.files import write
 from detector.config.resolve import load
 from detector.evaluation.bootstrap import image_weights
 from detector.evaluation.matches import match_all
+from detector.evaluation.pictures import NO_MATPLOTLIB, save_picture
+
+SETTINGS = ("optimizer.lr", "model.class_loss.weight", "model.box_loss.weight")
 
 
 def report(
-    truth: dict[str, Any],
-    cells: list[Cell],
-    axes: list[Axis],
-    tuned: list[str],
-    out: Path,
-    draws: int,
-    jobs: int,
-    command: str,
+    ablation: Ablation, truth: Mapping[str, Any], draws: int, jobs: int, command: str
 ) -> None:
-    """Tables, pictures and pages of what is done, in `out` and on the terminal. `truth`: the ground
-    truth of all cells; `draws`: of the images; `jobs`, `command`: to be told with the figures."""
-    outcomes = {cell.name: outcome(out, cell.name) for cell in cells}
-    tables.write_csv(out / "results.csv", cells, outcomes)
-    done = [cell for cell in cells if outcomes[cell.name].state == "done"]
-    if not done:
-        raise UserError(f"no cell is done yet, so there is nothing to tell; see {out / 'logs'}")
-    fairness = check_fairness(cells, [cell.config for cell in cells], tuned)
-    ran = [load(out / "cells" / cell.name / "config.yaml") for cell in done]
-    check_fairness(done, [{**tree, "run": None} for tree in ran], tuned)  # as they really ran
-    bar = tqdm(done, "comparing", unit="cell", disable=None, leave=False)
-    matches = {cell.name: matched(truth, out / "cells" / cell.name) for cell in bar}
-    weights = image_weights(len(truth["images"]), draws)
-    found = summarize(axes, cells, outcomes, matches, weights)
-    found.notes.append(tuning_note(tuned))
-    if jobs > 1:
-        found.notes.append(f"{jobs} cells ran side by side: times are those of a shared machine.")
-    parts = [tables.markdown(*tables.table(found))]
-    changes = tables.conditions_table(found)
-    parts += [tables.markdown(*changes)] if changes[1] else []
-    text = "\n\n".join(
-        [*parts, *found.notes, "```\n" + "\n".join(fairness) + "\n```", f"`{command}`"]
-    )
-    (out / "table.md").write_text(text + "\n")
-    (out / "table.tex").write_text(tables.latex(*tables.table(found)))
-    print("\n" + tables.plain(*tables.table(found)))
-    if changes[1]:
-        print("\n" + tables.plain(*changes))
-    print("", *found.notes, sep="\n")
-    show(out, cells, outcomes, found, fairness, command, text)
+    """Writes what is known of all cells to the ablation's folder, and prints the tables.
 
-
-def tuning_note(tuned: Sequence[str]) -> str:
-    if tuned:
-        return f"{' and '.join(tuned)} were tuned for each, on images set apart from training."
-    return (
-        "Learning rate and loss weights are the same for all, not tuned for each (--tune): a loss "
-        "with larger or smaller gradients may be judged by that."
-    )
-
-
-def matched(truth: dict[str, Any], folder: Path) -> Any:
-    return match_all(truth, json.loads((folder / "eval" / "detections.json").read_text()))
-
-
-def show(
-    out: Path,
-    cells: list[Cell],
-    outcomes: dict[str, Any],
-    found: Any,
-    fairness: list[str],
-    command: str,
-    text: str,
-) -> None:
-    """Pictures, the page, TensorBoard; a missing matplotlib costs the pictures only."""
-    figures = {}
-    try:
-        figures = {"Effects": draw_effects(found), "Curves": draw_curves(out, cells, found.axes)}
-        for name, figure in figures.items():
-            figure.savefig(out / f"{name.lower()}.png", dpi=110)
-    except ModuleNotFoundError:
-        print("pictures: need matplotlib, pip install matplotlib")
-    pictures = {
-        f"Gradient norms: {cell.name}": picture
-        for cell in cells
-        if (picture := out / "cells" / cell.name / "gradients.png").is_file()
+    `truth`: the objects that all cells are evaluated against, as the content of a COCO file;
+    `draws`: samples of its images; `jobs`: cells that ran at a time; `command`: as it was typed.
+    UserError if no cell is done, or one ran with another configuration than planned.
+    """
+    out = ablation.out
+    write(out / "results.csv", format_csv(ablation))
+    fairness = check_runs(ablation)
+    summary = summarize_runs(ablation, truth, draws)
+    tables = {"Results": main_table(summary), "Conditions": conditions_table(summary)}
+    tables = {heading: table for heading, table in tables.items() if table.rows}
+    document = Document(out.name, write_notes(summary, jobs), tables, fairness, command)
+    write(out / "table.md", document.to_markdown())
+    write(out / "table.tex", document.to_latex())
+    print(f"\n{document.to_text()}")
+    figures = save_pictures(summary)
+    if not figures:
+        print(NO_MATPLOTLIB)
+    files = {
+        f"Gradient norms: {cell.name}": file
+        for cell in ablation.cells
+        if (file := ablation.run_folder(cell) / "gradients.png").is_file()
     }
-    write_page(out / "index.html", out.name, command, found, fairness, figures, pictures)
-    log_tensorboard(out, cells, outcomes, text, figures)
+    write(out / "index.html", document.to_html(figures, files))
+    log_summary(out / "summary", document.to_markdown(), figures)
+    log_settings(ablation)
     print(f"\ntables: {out / 'table.md'}, table.tex, results.csv; page: {out / 'index.html'}")
     print(f"tensorboard --logdir {out}")
+
+
+def check_runs(ablation: Ablation) -> list[str]:
+    """Lines that say in what the cells differ, as planned and as they really ran."""
+    done = ablation.done()
+    if not done:
+        raise UserError(f"no cell is done yet: there are no figures; see {ablation.out / 'logs'}")
+    planned = [cell.config for cell in ablation.cells]
+    ran = [{**load(ablation.run_folder(cell) / "config.yaml"), "run": None} for cell in done]
+    check_fairness(done, ran, ablation.tuned)
+    return check_fairness(ablation.cells, planned, ablation.tuned)
+
+
+def summarize_runs(ablation: Ablation, truth: Mapping[str, Any], draws: int) -> Summary:
+    """Matches the detections of all cells that are done, and summarizes them."""
+    matches = {}
+    for cell in tqdm(ablation.done(), "comparing", unit="cell", disable=None, leave=False):
+        path = ablation.run_folder(cell) / "eval" / "detections.json"
+        matches[cell.name] = match_all(truth, json.loads(path.read_text()))
+    return summarize(ablation, matches, image_weights(len(truth["images"]), draws))
+
+
+def save_pictures(summary: Summary) -> dict[str, Any]:
+    """effects.png and curves.png; heading -> matplotlib Figure, empty without matplotlib."""
+    out = summary.ablation.out
+    figures = {
+        "Effects": save_picture(out / "effects.png", draw_effects, summary, dpi=110),
+        "Curves": save_picture(out / "curves.png", draw_curves, summary.ablation, dpi=110),
+    }
+    return {heading: figure for heading, figure in figures.items() if figure is not None}
+
+
+def log_summary(folder: Path, text: str, figures: Mapping[str, Any]) -> None:
+    """Tables and pictures for TensorBoard (tabs Text, Images), in the place of former ones."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    shutil.rmtree(folder, ignore_errors=True)
+    with SummaryWriter(str(folder)) as writer:
+        writer.add_text("ablation", text)
+        for name, figure in figures.items():
+            writer.add_figure(f"ablation/{name}", figure, close=False)
+
+
+def log_settings(ablation: Ablation) -> None:
+    """The settings of every cell with its figures for TensorBoard (tab HParams)."""
+    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard.summary import hparams
+
+    for cell in ablation.cells:
+        outcome, folder = ablation.outcome(cell), ablation.run_folder(cell) / "hparams"
+        if outcome.state != "done":
+            continue
+        shutil.rmtree(folder, ignore_errors=True)
+        flat = flatten(cell.config)
+        settings = {key: flat[key] for key in SETTINGS if key in flat}
+        settings |= {**cell.point, "seed": cell.seed}
+        metrics = {f"final/{k}": v for k, v in outcome.result.items() if v is not None}
+        with SummaryWriter(str(folder)) as writer:
+            file_writer: Any = writer._get_file_writer()
+            for summary in hparams(settings, metrics):
+                file_writer.add_summary(summary)
+            for name, value in metrics.items():
+                writer.add_scalar(name, value)

@@ -1,0 +1,106 @@
+"""What an ablation's table can and cannot say, in sentences."""
+
+import math
+
+import numpy as np
+
+from detector.ablation.cells import Ablation
+from detector.ablation.effects import minimal_detectable_difference
+from detector.ablation.summary import Summary, baseline, point_title
+
+RISING = 0.01  # AP gained in the last quarter of training that is worth a note
+HEADINGS = {
+    "higher": "Higher than the baseline",
+    "lower": "Lower than the baseline",
+    "no difference shown": "Not separated from it (and not ranked)",
+}
+
+
+def write_notes(summary: Summary, jobs: int) -> list[str]:
+    """One note after another, those that do not apply left out."""
+    notes = [
+        note_missing(summary),
+        note_figures(summary),
+        *(note_verdict(summary, verdict) for verdict in HEADINGS),
+        note_power(summary),
+        note_convergence(summary),
+        note_tuning(summary.ablation),
+        note_times(jobs),
+    ]
+    return [note for note in notes if note]
+
+
+def note_missing(summary: Summary) -> str:
+    listed = "; ".join(f"{name} {reason}" for name, reason in summary.missing.items())
+    count = len(summary.missing)
+    return f"INCOMPLETE: {count} cells have no figures: {listed}." if count else ""
+
+
+def note_figures(summary: Summary) -> str:
+    """What AP, interval and p mean."""
+    axes, seeds = summary.ablation.axes, len(summary.ablation.seeds)
+    base = point_title(baseline(summary.rows[0].point, axes), axes)
+    pairing = f"Differences are to {base} (under the same conditions), paired by seed and image"
+    images = f"other images than these {summary.images}"
+    if seeds == 1:
+        return (
+            f"AP is that of the last epoch, of 1 seed. {pairing}, with 95 % intervals for {images}."
+            " How much another seed would change is unknown and not in them: of one seed nothing "
+            "here tells a better method from a better run."
+        )
+    return (
+        f"AP is that of the last epoch, mean ± standard deviation over {seeds} seeds. {pairing}, "
+        f"with 95 % intervals for other seeds and {images}; p is corrected for the number of "
+        "comparisons (Holm)."
+    )
+
+
+def note_verdict(summary: Summary, verdict: str) -> str:
+    """The points of which the table says so."""
+    names = [
+        point_title(row.point, summary.ablation.axes)
+        for row in summary.rows
+        if row.to_baseline is not None and row.to_baseline.verdict == verdict
+    ]
+    return f"{HEADINGS[verdict]}: {', '.join(names)}." if names else ""
+
+
+def note_power(summary: Summary) -> str:
+    """Which difference would have been shown."""
+    least = minimal_detectable_difference([row.to_baseline for row in summary.rows])
+    if math.isnan(least):
+        return ""
+    return (
+        f"With {len(summary.ablation.seeds)} seeds a difference of {least:.3f} AP would have been "
+        "shown in 4 of 5 such ablations; smaller ones may well exist."
+    )
+
+
+def note_convergence(summary: Summary) -> str:
+    rises = {
+        point_title(row.point, summary.ablation.axes): float(np.mean(row.figures["rise"]))
+        for row in summary.rows
+        if row.figures["rise"]
+    }
+    rising = [f"{name} {rise:+.3f}" for name, rise in rises.items() if rise > RISING]
+    if rising:
+        return (
+            f"Not converged: AP still rose in the last quarter of training: {', '.join(rising)}. A "
+            "longer training may order them differently."
+        )
+    return f"In the last quarter of training no AP rose by more than {RISING}." if rises else ""
+
+
+def note_tuning(ablation: Ablation) -> str:
+    if ablation.tuned:
+        keys = " and ".join(ablation.tuned)
+        return f"{keys} were tuned for each, on images set apart from training."
+    return (
+        "Learning rate and loss weights are the same for all, not tuned for each (--tune): that "
+        "favours the losses whose gradients are of the size they were chosen for."
+    )
+
+
+def note_times(jobs: int) -> str:
+    shared = f"{jobs} cells ran side by side: times are those of a shared machine."
+    return shared if jobs > 1 else ""
