@@ -1,0 +1,57 @@
+"""Rows of an ablation's tables, and its CSV."""
+
+import csv
+import io
+from pathlib import Path
+
+from detector.ablation.report import summarize_runs
+from detector.ablation.summary import Summary
+from detector.ablation.tables import conditions_table, format_csv, main_table
+from tests.test_summary import LOSSES, TRUTH, made_up_ablation, summary, write_state
+
+__all__ = ["summary"]  # the fixture
+
+
+def test_the_main_table(summary: Summary) -> None:
+    table = main_table(summary)
+    heads = "class_loss label_noise seeds AP AP50 difference in AP p verdict ms/step GiB late rise"
+    assert " ".join(table.heads) == heads
+    first, _, ghm, _ = table.cells()
+    # 20, 19 and 18 of 30: mean 0.633, standard deviation 1 / 30
+    assert first[:5] == ["FocalLoss", "0", "3", "0.633 ± 0.033", "0.633 ± 0.033"]
+    assert first[5:8] == ["the baseline", "", ""]
+    assert first[8:] == ["100", "2.00", "+0.002"]
+    effect = summary.rows[2].to_baseline
+    assert effect is not None
+    assert ghm[5:8] == [effect.interval(), "< 0.001", "lower"]
+
+
+def test_seeds_that_are_not_done(tmp_path: Path) -> None:
+    ablation = made_up_ablation(tmp_path / "out", [LOSSES])
+    focal, ghm = (ablation.cells_of((name,)) for name in ("FocalLoss", "GHMC"))
+    for cell in (*focal[:1], *ghm):
+        write_state(ablation, cell, "failed", "why", {})
+    rows = main_table(summarize_runs(ablation, TRUTH, draws=50)).cells()
+    assert rows[0][1] == "2 of 3"
+    assert rows[1] == ["GHMC", "0 of 3", "not yet run"]
+    lines = list(csv.DictReader(io.StringIO(format_csv(ablation))))
+    assert [line["state"] for line in lines] == ["failed", "failed", *["done", "failed"] * 2]
+    assert lines[0]["AP"] == ""
+    assert lines[0]["reason"] == "why"
+    assert float(lines[2]["AP"]) == 19 / 30
+
+
+def test_conditions(summary: Summary) -> None:
+    table = conditions_table(summary)
+    assert [row[:2] for row in table.cells()] == [["FocalLoss", "0.2"], ["GHMC", "0.2"]]
+    focal, ghm = table.cells()
+    assert focal[3:] == ["the baseline", "", ""]
+    change, more = summary.rows[3].change, summary.rows[3].more
+    assert change is not None
+    assert more is not None
+    assert ghm[2:4] == [change.interval(), more.interval()]
+
+
+def test_without_conditions_there_is_no_table_of_them(tmp_path: Path) -> None:
+    ablation = made_up_ablation(tmp_path / "out", [LOSSES], seeds=[0])
+    assert not conditions_table(summarize_runs(ablation, TRUTH, draws=50)).rows
