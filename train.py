@@ -61,7 +61,7 @@ def train(config: dict[str, Any], stem: str) -> Path:
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data = DataModule(**config["data"], seed=config["seed"])
     data.setup("fit")
-    config["data"]["classes"] = list(data.classes)
+    config["data"] |= {"format": data.format, "classes": list(data.classes)}
     # the same initial weights whatever the data drew
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     detector = assemble(config)

@@ -7,9 +7,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from data import DataError, coco
+from data import DataError
+from data.content import Content, Source, class_ids, complete, restrict
 from data.dataset import Images, collate
-from data.layouts import Source, read
+from data.layouts import read
 from data.noise import with_noise
 from data.options import Options
 from data.sampler import Batches
@@ -18,13 +19,13 @@ from data.transforms import Augmentation, InputSize
 
 
 class DataModule(pl.LightningDataModule):
-    """Training and validation data in COCO, VOC or the drawn shapes' layout (docs/data.md).
+    """Training and validation data in COCO's, VOC's, YOLO's or the drawn shapes' layout.
 
-    After `setup`: `classes` and `category_ids` (the data set's id of each), `file_names` of the
-    validation split by image id, `ground_truth()` and `report()`. `input_size` places bare images
-    as validation does. With `holdout` that share of the training split is validated on, and not
-    trained on, instead of `val`; label noise (see `data.noise`) is in training only. Everything
-    that is wrong with the data is a DataError of one line.
+    After `setup`: `format`, the layout that was found; `classes` and `category_ids` (the data set's
+    id of each); `file_names` of the validation split by image id; `ground_truth()`; `report()`.
+    `input_size` places bare images as validation does. With `holdout` that share of the training
+    split is validated on, and not trained on, instead of `val`; label noise (see `data.noise`) is
+    in training only. Everything that is wrong with the data is a DataError of one line.
     """
 
     def __init__(self, *, seed: int = 0, **options: Any) -> None:
@@ -36,11 +37,13 @@ class DataModule(pl.LightningDataModule):
         self.input_size = InputSize(chosen.size, chosen.short, chosen.long)
         self.augmentation = Augmentation(chosen.hflip, chosen.vflip, chosen.color, chosen.zoom)
         self.splits: dict[str, Split] = {}
+        self.format = self.options.format
+        self.lines: list[str] = []
         self.noise: list[str] = []
         self.classes: list[str] = []
         self.category_ids: list[int] = []
         self.file_names: dict[int, str] = {}
-        self._truth: coco.Content = {}
+        self._truth: Content = {}
         self._datasets: dict[str, Images] = {}
 
     def setup(self, stage: str | None = None) -> None:
@@ -49,17 +52,13 @@ class DataModule(pl.LightningDataModule):
         parts = ["val"] if stage in ("validate", "test") else ["train", "val"]
         if all(part in self.splits for part in parts):
             return
-        options = self.options
-        self.classes, sources = read(options, parts)
-        for part in parts:
-            if options.holdout:
-                content = coco.set_apart(
-                    sources[part].content, options.holdout, rest=part == "train"
-                )
-                sources[part] = sources[part]._replace(content=content)
-            self.splits[part] = self._split(part, sources[part])
-        self._truth = coco.restrict(sources["val"].content, self.classes)
-        ids = coco.class_ids(self._truth, sources["val"].where)
+        reading = read(self.options, parts)
+        self.format, self.classes, self.lines = reading.layout, reading.classes, reading.lines
+        for part, source in reading.sources.items():
+            self.splits[part] = self._split(part, source)
+        source = reading.sources["val"]
+        self._truth = complete(restrict(source.content, self.classes), self.classes)
+        ids = class_ids(self._truth, source.where)
         self.category_ids = [ids[name] for name in self.classes]
         self.file_names = {image["id"]: image["file_name"] for image in self._truth["images"]}
 
@@ -74,7 +73,7 @@ class DataModule(pl.LightningDataModule):
             self.noise = [f"train: {line}"]
         return split
 
-    def ground_truth(self) -> coco.Content:
+    def ground_truth(self) -> Content:
         """The validation split as the content of a COCO file: the file's own, untouched (without
         the categories that `classes` leaves out), or what scripts/voc2coco.py writes."""
         return self._truth
@@ -82,8 +81,8 @@ class DataModule(pl.LightningDataModule):
     def report(self) -> list[str]:
         """What was read and what was left out, as short lines."""
         splits = self.splits.items()
-        lines = [line for part, split in splits for line in split.report(part, self.classes)]
-        return lines + self.noise
+        counts = [line for part, split in splits for line in split.report(part, self.classes)]
+        return [*self.lines, *counts, *self.noise]
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled and augmented. The order and every random draw are functions of (seed, epoch,

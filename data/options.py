@@ -8,7 +8,7 @@ from data import DataError
 from data.noise import Kind
 
 Splits = str | Sequence[str]  # the name of a split, or names of splits to join
-FORMATS = ("coco", "voc", "shapes", "identities")
+FORMATS = ("auto", "coco", "voc", "yolo", "shapes", "identities")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,13 +16,14 @@ class Options:
     """What a configuration says in its section `data`; `python train.py --help` explains each key.
     Raises DataError for values that make no sense."""
 
-    format: str
     root: str | Path
-    train: Splits
-    val: Splits
+    format: str = "auto"
+    train: Splits = "train"
+    val: Splits = "val"
     annotations: str | None = None
     images: str | None = None
     classes: Sequence[str] | None = None
+    single_class: bool = False
     holdout: float = 0.0
     size: Sequence[int] | int | None = (640, 640)
     short: Sequence[int] | int | None = None
@@ -49,3 +50,7 @@ class Options:
             raise DataError("data.cache needs one size for all images: give data.size, not short")
         if self.classes and len(set(self.classes)) < len(self.classes):
             raise DataError("data.classes names a class twice")
+        if self.single_class and self.classes and len(self.classes) > 1:
+            raise DataError(
+                "data.single_class makes one class of all: data.classes can only give its name"
+            )

@@ -8,6 +8,7 @@ Every image is a pure function of (seed, split, index). Ids are sparse, as in CO
 import argparse
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,6 +38,17 @@ class Drawing(NamedTuple):
 SHAPES = Drawing("drawn shapes", CATEGORIES, lambda random, size, split: draw_scene(random, size))
 
 
+def drawn_kind(root: Path) -> str | None:
+    """ "shapes" or "identities" where a folder holds such, as far as its first bytes tell."""
+    try:
+        with open(root / "annotations" / "instances_train.json", "rb") as file:
+            start = file.read(200).decode(errors="replace")
+    except OSError:
+        return None
+    match = re.search(r'"description": "drawn (shapes|identities)[,"]', start)
+    return match[1] if match else None
+
+
 def check_folder(root: Path) -> None:
     """Raises DataError unless the folder is absent, empty or of our own making. Folders that were
     drawn before there was a marker hold nothing but what their annotation files name."""
@@ -59,7 +71,7 @@ def _files_of(root: Path, split: str) -> set[str]:
     name = f"annotations/instances_{split}.json"
     try:
         content = json.loads((root / name).read_bytes())
-        if content["info"]["description"] == f"drawn shapes, {split}":
+        if re.fullmatch(rf"drawn .*, {split}", content["info"]["description"]):
             return {name, *(f"{split}/{image['file_name']}" for image in content["images"])}
     except (OSError, ValueError, KeyError, TypeError):  # missing, not JSON, or not of this form
         pass
@@ -90,10 +102,13 @@ class _Recipe(NamedTuple):
             "recipe": recipe,
         }
 
+    def path(self, root: Path) -> Path:
+        return root / "annotations" / f"instances_{self.split}.json"
+
 
 def _is_drawn(root: Path, recipe: _Recipe) -> bool:
     """Whether the annotation file is there already; DataError if it is not the one wanted."""
-    path = root / "annotations" / f"instances_{recipe.split}.json"
+    path = recipe.path(root)
     if not path.exists():
         return False
     try:
@@ -107,7 +122,7 @@ def _is_drawn(root: Path, recipe: _Recipe) -> bool:
 
 def _draw_split(root: Path, recipe: _Recipe) -> None:
     drawing, split, count, size, seed = recipe
-    path = root / "annotations" / f"instances_{split}.json"
+    path = recipe.path(root)
     (root / split).mkdir(parents=True, exist_ok=True)
     path.parent.mkdir(exist_ok=True)
     images: list[dict[str, Any]] = []
@@ -165,11 +180,12 @@ def draw_dataset(
         )
     counts = zip(SPLITS, (train, val), strict=True)
     recipes = [_Recipe(drawing, split, count, size, seed) for split, count in counts]
+    if not all(recipe.path(root).exists() for recipe in recipes):
+        check_folder(root)
     if all(_is_drawn(root, recipe) for recipe in recipes):
         return
     import fcntl  # Windows lacks it, and only this needs it
 
-    check_folder(root)
     root.mkdir(parents=True, exist_ok=True)
     with open(root / MARKER, "a+") as marker:
         fcntl.flock(marker, fcntl.LOCK_EX)

@@ -1,6 +1,5 @@
 """One split of a data set: the arrays that training reads, made from COCO content and checked."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from data import DataError
-from data.coco import Content, class_ids
+from data.content import Content, class_ids
+from data.files import Folders, find_images, header_size
 
 FEW = 20  # classes that a report lists one by one
 
@@ -74,10 +74,9 @@ def to_split(content: Content, folder: Path, classes: Sequence[str], where: obje
     label_of = dict.fromkeys(ids.values(), -1)
     label_of |= {ids[name]: label for label, name in enumerate(classes) if name in ids}
     index_of = {image["id"]: index for index, image in enumerate(images)}
-    image = _look_up("image_id", index_of, annotations, where)
-    labels = _look_up("category_id", label_of, annotations, where)
-    paths = [os.path.join(folder, image["file_name"]) for image in images]
-    check_files(paths)
+    image = np.array([index_of[row["image_id"]] for row in annotations], np.int64)
+    labels = np.array([label_of[row["category_id"]] for row in annotations], np.int64)
+    paths = find_images(folder, [image["file_name"] for image in images], Folders())
     sizes = _sizes(images, paths)
     order = np.argsort(image, kind="stable")
     image, labels = image[order], labels[order]
@@ -100,42 +99,6 @@ def to_split(content: Content, folder: Path, classes: Sequence[str], where: obje
     )
 
 
-def _look_up(
-    key: str, known: dict[int, int], annotations: list[dict[str, Any]], where: object
-) -> np.ndarray:
-    """int64 (A,): what `known` has for each annotation's `key`."""
-    try:
-        return np.array([known[row[key]] for row in annotations], np.int64)
-    except (KeyError, TypeError):  # a list cannot be looked up
-        row = next(row for row in annotations if row[key] not in list(known))
-        name = f"annotation {row.get('id', '(without id)')}"
-        raise DataError(f"{where}: {name} has {key} {row[key]}, which is not in the file") from None
-
-
-def check_files(paths: Sequence[str]) -> None:
-    """Raises DataError where files are missing; lists every folder once instead of asking for each
-    file, which takes minutes on a network drive."""
-    folders: dict[str, set[str]] = {}
-    missing = []
-    for path in paths:
-        folder, name = os.path.split(path)
-        if folder not in folders:
-            try:
-                with os.scandir(folder) as entries:
-                    folders[folder] = {entry.name for entry in entries}
-            except OSError:
-                raise DataError(
-                    f"the image folder {folder} is missing (see data.root and data.images)"
-                ) from None
-        if name not in folders[folder]:
-            missing.append(path)
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {len(paths)} images are missing, the first: {missing[0]} "
-            "(see data.root and data.images)"
-        )
-
-
 def _sizes(images: list[dict[str, Any]], paths: list[str]) -> np.ndarray:
     """int64 (M, 2) height, width; from the image file where the annotations do not say."""
     sizes = np.zeros((len(images), 2), np.int64)
@@ -144,17 +107,6 @@ def _sizes(images: list[dict[str, Any]], paths: list[str]) -> np.ndarray:
         known = all(type(side) is int and side > 0 for side in size)
         sizes[index] = size if known else header_size(paths[index])
     return sizes
-
-
-def header_size(path: str) -> tuple[int, int]:
-    """Height and width from the first bytes of an image file."""
-    from PIL import Image  # OpenCV can only decode the whole
-
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except OSError:
-        raise DataError(f"cannot decode the image {path}: replace it or drop it") from None
 
 
 def _boxes(annotations: list[dict[str, Any]], where: object) -> np.ndarray:

@@ -1,16 +1,23 @@
-"""Pascal VOC annotations: ImageSets/Main/SPLIT.txt and one xml file per image, as COCO content."""
+"""Pascal VOC annotations: one xml file per image, and lists of the images of every split."""
 
+import codecs
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 from data import DataError
-from data.coco import Content
-from data.split import header_size
+from data.content import Content, Source, join, number_classes
+from data.files import Place, header_size
+from data.lists import find_list, read_list
+from data.pairs import PICTURES, Kind, index, of_split, only, pair
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp")
+XML = Kind((".xml",), ("annotations", "annotation", "labels", "xml", "xmls", "data"), "Annotations")
+PEEK = 4096  # bytes of a file that tell whether it is VOC's
+TRUTH = {"": False, "0": False, "1": True, "false": False, "true": True}
+DECLARATION = re.compile(rb"^\s*<\?xml[^>]*?encoding\s*=\s*[\"']([\w.-]+)[\"'][^>]*\?>")
 
 
 class Object(NamedTuple):
@@ -26,74 +33,91 @@ class Image(NamedTuple):
     objects: list[Object]
 
 
-def read(root: Path, splits: str | Sequence[str]) -> list[Image]:
-    """The images of one or several splits, joined in this order. A split is "trainval" or, where
-    the data lie in a folder of root, "VOC2007/trainval". Raises DataError for whatever is missing
-    or broken."""
-    images = []
-    for split in [splits] if isinstance(splits, str) else splits:
-        folder, _, name = split.rpartition("/")
-        stems = _stems(root / folder / "ImageSets" / "Main" / f"{name}.txt")
-        files = _images(root / folder / "JPEGImages", stems)
-        for stem, file in zip(stems, files, strict=True):
-            path = root / folder / "Annotations" / f"{stem}.xml"
-            file_name = "/".join(filter(None, [folder, "JPEGImages", file]))
-            images.append(_image(path, root, file_name))
-    return images
+def read(place: Place, split: str) -> Source:
+    """One split: the images that ImageSets/Main/SPLIT.txt lists, or else those in a folder of its
+    name, or else, where no folder is called as a split, all there are. Where the data lie in a
+    folder of the root, that is a part of the name: VOC2007/trainval. Raises DataError for whatever
+    is missing or broken."""
+    prefix, _, name = split.rpartition("/")
+    base = place.root / prefix
+    images = index(PICTURES, place, base, place.images, name)
+    xmls = index(XML, place, base, place.annotations, name)
+    listing, undivided = find_list(place, base, name), False
+    files: Sequence[tuple[Path, Path | None]]
+    if listing:
+        files = read_list(base, listing, images, xmls)
+    else:
+        keys, undivided = of_split(images, name)
+        pairs = pair(keys, images, xmls)
+        files = [(only(images.files[key]), pairs.get(key)) for key in keys]
+    where = f"{place.root} ({split})"
+    if not files:
+        raise DataError(f"{where} has no images")
+    lacking = sum(xml is None for _, xml in files)
+    if lacking == len(files):
+        raise DataError(f"{base} has no xml files for {len(files)} images of {name!r}")
+    notes = f"{lacking} of {len(files)} images have no xml file: they count as background"
+    content = to_coco([_read_image(place.root, *paths) for paths in files])
+    listed = place.relative(listing) if listing else "no lists"
+    described = f"{listed}, xml in {place.relative(xmls.folder)}"
+    return Source(where, place.root, content, described, (notes,) * bool(lacking), undivided)
 
 
-def _stems(path: Path) -> list[str]:
-    """The first column of a split's list (the lists of single classes have a second)."""
+def recognize(place: Place) -> str | None:
+    """The name of something of VOC's that lies there: an xml file with annotations."""
+    for folder in place.folders.walk(place.root):
+        for path in place.folders.files(folder, XML.suffixes)[:1]:
+            with open(path, "rb") as file:
+                if re.search(rb"<annotation[\s/>]", file.read(PEEK).replace(b"\0", b"")):
+                    return place.relative(path)
+    return None
+
+
+def _read_image(root: Path, path: Path, xml: Path | None) -> Image:
+    file_name = os.path.relpath(path, root)
+    if xml is None:
+        return Image(file_name, *header_size(str(path)), [])
     try:
-        stems = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
-    except OSError:
-        names = sorted(other.stem for other in path.parent.glob("*.txt"))
-        choices = f"there are: {', '.join(names)}" if names else "see data.root and data.format"
-        raise DataError(f"the split {path} is missing; {choices}") from None
-    if len(set(stems)) < len(stems):
-        twice = next(stem for stem in stems if stems.count(stem) > 1)
-        raise DataError(f"{path} names the image {twice} twice, delete one of the lines")
-    return stems
-
-
-def _images(folder: Path, stems: Sequence[str]) -> list[str]:
-    """The image files of the stems; xml files often name others than there are."""
-    files: dict[str, str] = {}
-    for inner in sorted({os.path.dirname(stem) for stem in stems}):
-        try:
-            with os.scandir(folder / inner) as entries:
-                names = sorted(entry.name for entry in entries)
-        except OSError:
-            raise DataError(f"the image folder {folder / inner} is missing") from None
-        for name in names:
-            stem, extension = os.path.splitext(name)
-            if extension.lower() in EXTENSIONS:
-                files.setdefault(os.path.join(inner, stem), os.path.join(inner, name))
-    missing = [stem for stem in stems if stem not in files]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {len(stems)} images are missing in {folder}, "
-            f"the first: {missing[0]} ({', '.join(EXTENSIONS)})"
-        )
-    return [files[stem] for stem in stems]
-
-
-def _image(path: Path, root: Path, file_name: str) -> Image:
-    try:
-        tree = ElementTree.fromstring(path.read_bytes())
-        objects = [_object(node) for node in tree.findall("object")]
+        tree = _parse(xml.read_bytes())
+        objects = [_read_object(node) for node in tree.findall("object")]
     except OSError as error:
         reason = error.strerror or error
-        raise DataError(f"cannot read the annotations {path}: {reason}") from None
-    except (ElementTree.ParseError, ValueError) as error:
-        raise DataError(f"the annotations {path} are broken: {error}") from None
+        raise DataError(
+            f"cannot read the annotations {xml}: {reason}; an image without objects needs a file "
+            "with <annotation/>"
+        ) from None
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise DataError(f"the annotations {xml} are broken: {error}") from None
     height, width = (_pixels(tree.findtext(f"size/{side}")) for side in ("height", "width"))
     if not height or not width:
-        height, width = header_size(str(root / file_name))
+        height, width = header_size(str(path))
     return Image(file_name, height, width, objects)
 
 
-def _object(node: ElementTree.Element) -> Object:
+def _parse(text: bytes) -> ElementTree.Element:
+    """The root element, in any encoding that Python knows, without namespaces."""
+    declared = DECLARATION.match(text)
+    if declared:  # the parser itself knows no encoding of several bytes, such as GBK
+        text = DECLARATION.sub(b"", text, 1).decode(declared[1].decode()).encode()
+    elif not text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and not _is_utf8(text):
+        raise ValueError("it is not UTF-8, and it declares no encoding")
+    tree = ElementTree.fromstring(text)
+    for node in tree.iter():
+        node.tag = node.tag.rpartition("}")[2]
+    if tree.tag != "annotation":
+        raise ValueError(f"VOC's files begin with <annotation>, this one with <{tree.tag}>")
+    return tree
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _read_object(node: ElementTree.Element) -> Object:
     name, box = (node.findtext("name") or "").strip(), node.find("bndbox")
     if not name or box is None:
         raise ValueError("an object lacks its name or its bndbox")
@@ -102,8 +126,10 @@ def _object(node: ElementTree.Element) -> Object:
         left, top, right, bottom = (float(text or "") for text in texts)
     except ValueError:
         raise ValueError(f"an object {name!r} has the bndbox {texts}") from None
-    difficult = (node.findtext("difficult") or "").strip() == "1"
-    return Object(name, (left, top, right, bottom), difficult)
+    difficult = (node.findtext("difficult") or "").strip()
+    if difficult.lower() not in TRUTH:
+        raise ValueError(f"an object {name!r} has difficult {difficult!r}: write 0 or 1")
+    return Object(name, (left, top, right, bottom), TRUTH[difficult.lower()])
 
 
 def _pixels(text: str | None) -> int:
@@ -114,25 +140,19 @@ def _pixels(text: str | None) -> int:
         return 0
 
 
-def class_names(images: Iterable[Image]) -> list[str]:
-    """The names that occur, sorted: VOC has no list of them."""
-    return sorted({item.name for image in images for item in image.objects})
-
-
-def to_coco(images: Sequence[Image], classes: Sequence[str]) -> Content:
-    """The content of a COCO file with the objects of `classes`; all ids count from 1, file names
-    are relative to the root, boxes are (xmin - 1, ymin - 1, width, height). An object marked as
-    difficult is a crowd (COCO's word for: neither right nor wrong) and keeps its mark."""
-    ids = {name: number for number, name in enumerate(classes, start=1)}
-    rows: list[dict[str, object]] = []
+def to_coco(images: Sequence[Image]) -> Content:
+    """The content of a COCO file: classes sorted by name, since VOC has no list of them; all ids
+    count from 1, boxes are (xmin - 1, ymin - 1, width, height). An object marked as difficult is a
+    crowd (COCO's word for: neither right nor wrong) and keeps its mark."""
+    names = sorted({item.name for image in images for item in image.objects})
+    ids = {name: number for number, name in enumerate(names, start=1)}
+    rows: list[dict[str, Any]] = []
     for image_id, image in enumerate(images, start=1):
         for item in image.objects:
-            if item.name not in ids:
-                continue
             left, top, right, bottom = item.box
             left, top = left - 1, top - 1
             width, height = right - left, bottom - top
-            row: dict[str, object] = {"id": len(rows) + 1, "image_id": image_id}
+            row: dict[str, Any] = {"id": len(rows) + 1, "image_id": image_id}
             row |= {"category_id": ids[item.name], "bbox": [left, top, width, height]}
             row |= {"area": width * height, "iscrowd": int(item.difficult)}
             rows.append(row | ({"difficult": 1} if item.difficult else {}))
@@ -148,5 +168,8 @@ def voc_to_coco(
     root: str | Path, splits: str | Sequence[str], classes: Sequence[str] | None = None
 ) -> Content:
     """Splits of a VOC folder as the content of a COCO file; without `classes`, those that occur."""
-    images = read(Path(root), splits)
-    return to_coco(images, class_names(images) if classes is None else classes)
+    place = Place(Path(root))
+    names = [splits] if isinstance(splits, str) else splits
+    content = join([read(place, split) for split in names], place.root).content
+    occurring = sorted(category["name"] for category in content["categories"])
+    return number_classes(content, occurring if classes is None else classes)

@@ -15,11 +15,12 @@ import torch
 from data import DataError
 from data.datamodule import DataModule
 from data.dataset import collate
+from data.layouts import DRAWN
 from data.options import Options
 from data.sampler import Batches
 from data.transforms import InputSize, load_image, place
 from detector.config.options import OPTIONS
-from detector.config.types import fit as fit_type
+from detector.config.types import coerce
 
 Batch = dict[str, torch.Tensor]
 SHAPES = [(40, 60), (60, 40), (48, 48)]  # landscape, portrait, square
@@ -379,11 +380,14 @@ def test_the_report_counts_what_was_read(root: Path) -> None:
     data = module(root)
     data.setup("fit")
     # 14 images: 0, 3, 6, 9 and 12 are empty; the others have an object and a crowd each
-    assert data.report()[:2] == [
+    places = "annotations/instances_{}.json, images in {}"
+    assert data.report()[:3] == [
+        f"data: COCO in {root}; train: {places.format('train', 'train')}; "
+        f"val: {places.format('val', 'val')}",
         "train: 14 images (5 without boxes), 9 objects, 9 crowd or difficult",
         "train: red 9, crowd 0",
     ]
-    assert data.report()[2] == "val: 7 images (3 without boxes), 4 objects, 4 crowd or difficult"
+    assert data.report()[3] == "val: 7 images (3 without boxes), 4 objects, 4 crowd or difficult"
 
 
 @pytest.fixture
@@ -419,7 +423,8 @@ def test_an_image_of_another_size_than_annotated_is_an_error(tmp_path: Path, cac
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"format": "yolo"}, "one of coco, voc, shapes, not 'yolo'"),
+        ({"format": "csv"}, "one of auto, coco, voc, yolo, shapes, identities, not 'csv'"),
+        ({"single_class": True, "classes": ["a", "b"]}, "data.single_class"),
         ({"batch_size": 0}, "data.batch_size"),
         ({"workers": -1}, "data.workers"),
         ({"seed": -1}, "seed"),
@@ -444,7 +449,7 @@ def test_defaults_are_those_of_the_configuration() -> None:
     assert fields.keys() == table.keys()
     for key, default in fields.items():
         if default is not dataclasses.MISSING:
-            assert fit_type(default, table[key].kind) == table[key].default, key
+            assert coerce(default, table[key].kind) == table[key].default, key
 
 
 def test_shapes_are_drawn_where_they_are_missing(
@@ -456,7 +461,7 @@ def test_shapes_are_drawn_where_they_are_missing(
         drawn.append(root)
         write(write(root, "train", 4), "val", 4)
 
-    monkeypatch.setattr("data.shapes.draw_dataset", draw)
+    monkeypatch.setitem(DRAWN, "shapes", draw)
     folder = tmp_path / "shapes"
     for _ in range(2):
         module(folder, format="shapes").setup("fit")

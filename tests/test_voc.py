@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 from data import DataError
 from data.datamodule import DataModule
-from data.voc import read, voc_to_coco
+from data.voc import voc_to_coco
 from tests.conftest import REAL, needs_real_data
 
 Row = tuple[str, tuple[object, ...], int]  # name, xmin ymin xmax ymax, difficult
@@ -88,7 +88,9 @@ def test_chosen_classes_keep_their_order_and_leave_the_others_out(root: Path) ->
 
 
 def test_chosen_classes_that_do_not_occur_are_named(root: Path) -> None:
-    with pytest.raises(DataError, match=r"only in data.classes: dgo; only in the data: cat, dog$"):
+    with pytest.raises(
+        DataError, match=r"only in data.classes: 'dgo'; only in the data: 'cat', 'dog'$"
+    ):
         module(root, classes=["dgo"]).setup("fit")
     with pytest.raises(DataError, match="dgo"):
         module(root, classes=["dgo"]).setup("validate")
@@ -119,7 +121,8 @@ def test_a_size_that_the_xml_lacks_is_read_from_the_file(
     tmp_path: Path, size: tuple[int, int] | None
 ) -> None:
     write(tmp_path, "train", a=xml(size=size))
-    assert read(tmp_path, "train")[0][1:3] == (60, 100)
+    image = voc_to_coco(tmp_path, "train")["images"][0]
+    assert (image["height"], image["width"]) == (60, 100)
 
 
 def test_converted_data_loads_in_pycocotools(root: Path, tmp_path: Path) -> None:
@@ -136,8 +139,8 @@ def test_converted_data_loads_in_pycocotools(root: Path, tmp_path: Path) -> None
     assert dog == [{"image_id": 1, "category_id": 2, **expected}]
     assert json.loads(out.read_text()) == voc_to_coco(root, ["train", "val"])
     data = module(root, format="coco", annotations=str(out), images=".")
-    data.setup("fit")
-    assert len(data.splits["train"].boxes) == 4
+    data.setup("validate")
+    assert len(data.splits["val"].boxes) == 4
 
 
 def test_the_script_names_what_is_missing_in_one_line(root: Path, tmp_path: Path) -> None:
@@ -181,7 +184,7 @@ def test_missing_and_broken_files_are_one_clear_line(root: Path) -> None:
 def test_a_missing_folder_of_images_is_named(root: Path) -> None:
     (root / "JPEGImages").rename(root / "elsewhere")
     with pytest.raises(DataError, match=r"image folder .*JPEGImages is missing"):
-        read(root, "train")
+        voc_to_coco(root, "train")
 
 
 @needs_real_data
