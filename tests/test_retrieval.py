@@ -159,12 +159,13 @@ def test_search_by_hand() -> None:
 
 
 def test_a_detection_shows_one_object() -> None:
-    """Two objects of the identity in an image, of which the one detection can only be one."""
+    """Two objects of the identity in an image, found by one detection, by two, by three."""
     boxes = [[0, 0, 40, 40], [0, 0, 40, 40], [2, 0, 40, 40]]
     truth = objects([0, 0, 0], [7, 7, 7], [1, 2, 2], boxes)
-    ranking = rank_detections(truth, objects([5], [-1], [2], [[1, 0, 40, 40]]))
-    assert ranking.ap[0] == 1
-    assert ranking.ap_recall[0] == 1 / 2
+    for count, ap, ap_recall in ((1, 1, 1 / 2), (2, 1, 1), (3, 1, 1)):
+        detections = objects([5, 8, 11][:count], [-1] * count, [2] * count, [[1, 0, 40, 40]] * count)
+        ranking = rank_detections(truth, detections)
+        assert (ranking.ap[0], ranking.ap_recall[0]) == (ap, ap_recall)
 
 
 def test_small_objects_need_less_overlap() -> None:
