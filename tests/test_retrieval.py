@@ -163,7 +163,8 @@ def test_a_detection_shows_one_object() -> None:
     boxes = [[0, 0, 40, 40], [0, 0, 40, 40], [2, 0, 40, 40]]
     truth = objects([0, 0, 0], [7, 7, 7], [1, 2, 2], boxes)
     for count, ap, ap_recall in ((1, 1, 1 / 2), (2, 1, 1), (3, 1, 1)):
-        detections = objects([5, 8, 11][:count], [-1] * count, [2] * count, [[1, 0, 40, 40]] * count)
+        near = [[1, 0, 40, 40]] * count
+        detections = objects([5, 8, 11][:count], [-1] * count, [2] * count, near)
         ranking = rank_detections(truth, detections)
         assert (ranking.ap[0], ranking.ap_recall[0]) == (ap, ap_recall)
 
