@@ -78,6 +78,7 @@ def evaluate(config: dict[str, Any], own: dict[str, Any]) -> dict[str, float]:
     if figures is None:  # not the first process
         return {}
     from detector.evaluation.coco import format_figures
+    from detector.evaluation.report import write_report
     from detector.evaluation.tide import explain, format_errors
 
     rows = [{**row, "file_name": data.file_names[row["image_id"]]} for row in evaluator.results]
@@ -102,7 +103,7 @@ def evaluate(config: dict[str, Any], own: dict[str, Any]) -> dict[str, float]:
     # after the files: a closed pipe must not cost them
     print(format_figures(figures, title), format_errors(errors, calibrated), sep="\n\n")
     print(f"\ndetections: {own['out'] or folder / 'detections.json'}")
-    show(folder, title, figures, errors, calibrated)
+    write_report(folder, title, figures, errors, calibrated)
     return figures.summary
 
 
@@ -133,20 +134,6 @@ def validate(
     trainer = pl.Trainer(**options, callbacks=[evaluator], use_distributed_sampler=False)
     trainer.validate(detector, datamodule=data, verbose=False)
     return evaluator, data
-
-
-def show(folder: Path, title: str, figures: Any, errors: Any, calibrated: Any) -> None:
-    """The picture and TensorBoard; a missing matplotlib costs the picture only."""
-    from detector.evaluation.report import draw_report, log_report
-
-    picture: Path | None = folder / "report.png"
-    try:
-        draw_report(folder / "report.png", title, figures, errors, calibrated)
-        print(f"picture: {picture}")
-    except ModuleNotFoundError:
-        picture = None
-        print("picture: needs matplotlib, pip install matplotlib")
-    log_report(folder, figures, errors, calibrated, picture)
 
 
 def compare_suppression(config: dict[str, Any], own: dict[str, Any]) -> None:

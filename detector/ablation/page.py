@@ -1,10 +1,9 @@
 """What an ablation says, rendered for a terminal, as Markdown, as LaTeX, as one HTML file."""
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader
 
@@ -33,25 +32,17 @@ class Document(NamedTuple):
         """The main table, for \\usepackage{booktabs}."""
         return next(iter(self.tables.values())).render("latex_booktabs") + "\n"
 
-    def to_html(self, figures: Mapping[str, Any], files: Mapping[str, Path]) -> str:
-        """One file that needs no other. `figures`: heading -> matplotlib Figure; `files`: heading
-        -> PNG file."""
-        pictures = {heading: _svg(figure) for heading, figure in figures.items()}
-        pictures |= {heading: _data_url(path) for heading, path in files.items()}
+    def to_html(self, pictures: Mapping[str, Path]) -> str:
+        """One file that needs no other. `pictures`: heading -> PNG file."""
         environment = Environment(
             loader=PackageLoader("detector.ablation", "."),
             autoescape=True,
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        values = {**self._asdict(), "fairness": "\n".join(self.fairness), "pictures": pictures}
+        sources = {heading: _data_url(path) for heading, path in pictures.items()}
+        values = {**self._asdict(), "fairness": "\n".join(self.fairness), "pictures": sources}
         return environment.get_template("page.html").render(values)
-
-
-def _svg(figure: Any) -> str:
-    stream = io.StringIO()
-    figure.savefig(stream, format="svg")
-    return stream.getvalue()[stream.getvalue().index("<svg") :]
 
 
 def _data_url(path: Path) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 
 from detector.ablation.cells import Ablation
@@ -44,16 +45,15 @@ def report(
     write(out / "table.md", document.to_markdown())
     write(out / "table.tex", document.to_latex())
     print(f"\n{document.to_text()}")
-    figures = save_pictures(summary)
-    if not figures:
+    pictures = save_pictures(summary)
+    if not pictures:
         print(NO_MATPLOTLIB)
-    files = {
-        f"Gradient norms: {cell.name}": file
-        for cell in ablation.cells
-        if (file := ablation.run_folder(cell) / "gradients.png").is_file()
-    }
-    write(out / "index.html", document.to_html(figures, files))
-    log_summary(out / "summary", document.to_markdown(), figures)
+    files = {heading: out / f"{heading.lower()}.png" for heading in pictures}
+    for cell in ablation.cells:
+        file = ablation.run_folder(cell) / "gradients.png"
+        files |= {f"Gradient norms: {cell.name}": file} if file.is_file() else {}
+    write(out / "index.html", document.to_html(files))
+    log_summary(out / "summary", document.to_markdown(), pictures)
     log_settings(ablation)
     print(f"\ntables: {out / 'table.md'}, table.tex, results.csv; page: {out / 'index.html'}")
     print(f"tensorboard --logdir {out}")
@@ -79,25 +79,25 @@ def summarize_runs(ablation: Ablation, truth: Mapping[str, Any], draws: int) -> 
     return summarize(ablation, matches, image_weights(len(truth["images"]), draws))
 
 
-def save_pictures(summary: Summary) -> dict[str, Any]:
-    """effects.png and curves.png; heading -> matplotlib Figure, empty without matplotlib."""
+def save_pictures(summary: Summary) -> dict[str, np.ndarray]:
+    """effects.png and curves.png; heading -> RGB (H, W, 3), empty without matplotlib."""
     out = summary.ablation.out
-    figures = {
-        "Effects": save_picture(out / "effects.png", draw_effects, summary, dpi=110),
-        "Curves": save_picture(out / "curves.png", draw_curves, summary.ablation, dpi=110),
+    pictures = {
+        "Effects": save_picture(out / "effects.png", draw_effects, summary, dpi=150),
+        "Curves": save_picture(out / "curves.png", draw_curves, summary.ablation, dpi=150),
     }
-    return {heading: figure for heading, figure in figures.items() if figure is not None}
+    return {heading: pixels for heading, pixels in pictures.items() if pixels is not None}
 
 
-def log_summary(folder: Path, text: str, figures: Mapping[str, Any]) -> None:
+def log_summary(folder: Path, text: str, pictures: Mapping[str, np.ndarray]) -> None:
     """Tables and pictures for TensorBoard (tabs Text, Images), in the place of former ones."""
     from torch.utils.tensorboard import SummaryWriter
 
     shutil.rmtree(folder, ignore_errors=True)
     with SummaryWriter(str(folder)) as writer:
         writer.add_text("ablation", text)
-        for name, figure in figures.items():
-            writer.add_figure(f"ablation/{name}", figure, close=False)
+        for heading, pixels in pictures.items():
+            writer.add_image(f"ablation/{heading}", pixels, dataformats="HWC")
 
 
 def log_settings(ablation: Ablation) -> None:

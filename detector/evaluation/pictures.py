@@ -1,9 +1,11 @@
 """What all pictures have in common: matplotlib (extra "plots"), colors, panels, PNG files."""
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import cv2
+import numpy as np
 
 from detector.config.files import write
 
@@ -13,8 +15,8 @@ NO_MATPLOTLIB = "picture: needs matplotlib, pip install matplotlib"
 
 def make_panels(
     rows: int, columns: int, size: tuple[float, float], **options: Any
-) -> tuple[Any, Any]:
-    """A matplotlib Figure of that size in inches, and its panels, (rows, columns) Axes. `options`:
+) -> tuple[Any, np.ndarray]:
+    """A matplotlib Figure of that size in inches, and its panels, Axes (rows, columns). `options`:
     of `Figure.subplots`. ModuleNotFoundError without matplotlib."""
     from matplotlib.figure import Figure
 
@@ -26,16 +28,21 @@ def make_panels(
     return figure, panels
 
 
-def save_picture(path: Path, draw: Callable[..., Any], *arguments: Any, dpi: int = 100) -> Any:
-    """The Figure that `draw(*arguments)` returns, written to a PNG file. A missing matplotlib costs
-    the picture only: then it is None, and there is no file."""
+def save_picture(
+    path: Path, draw: Callable[..., Any], *arguments: Any, dpi: int = 100
+) -> np.ndarray | None:
+    """Writes the matplotlib Figure that `draw(*arguments)` returns to a PNG file, and returns its
+    pixels, RGB (H, W, 3). A missing matplotlib costs the picture only: None, and no file."""
     try:
         figure = draw(*arguments)
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise
         return None
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi)
-    write(path, stream.getvalue())
-    return figure
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    write(path, cv2.imencode(".png", pixels[..., ::-1])[1].tobytes())
+    return pixels

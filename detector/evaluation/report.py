@@ -1,7 +1,5 @@
-"""Pictures of an evaluation: precision and recall, AP by size, errors, calibration.
-
-Needs matplotlib (extra "plots").
-"""
+"""An evaluation as a picture and for TensorBoard: precision and recall, AP by size, errors,
+calibration."""
 
 import math
 from pathlib import Path
@@ -11,34 +9,34 @@ import numpy as np
 
 from detector.evaluation.calibration import Calibration
 from detector.evaluation.coco import Figures
+from detector.evaluation.pictures import NO_MATPLOTLIB, make_panels, save_picture
 from detector.evaluation.tide import KINDS, Errors
 
 CLASSES = 12  # so many curves can be told apart; of more classes those with most objects are drawn
 
 
-def draw_report(
-    path: Path, title: str, figures: Figures, errors: Errors, calibrated: Calibration
+def write_report(
+    folder: Path, title: str, figures: Figures, errors: Errors, calibrated: Calibration
 ) -> None:
-    """Four panels into one PNG. ModuleNotFoundError without matplotlib."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    """report.png and TensorBoard's files in `folder`; says where the picture is."""
+    path, content = folder / "report.png", (figures, errors, calibrated)
+    picture = save_picture(path, draw_report, title, *content)
+    print(NO_MATPLOTLIB if picture is None else f"picture: {path}")
+    log_report(folder, *content, picture)
 
-    figure = Figure(figsize=(11, 8.5), layout="constrained")
-    FigureCanvasAgg(figure)
+
+def draw_report(title: str, figures: Figures, errors: Errors, calibrated: Calibration) -> Any:
+    """Four panels as a matplotlib Figure."""
+    figure, panels = make_panels(2, 2, (11, 8.5))
     figure.suptitle(title)
-    panels = figure.subplots(2, 2)
-    _curves(panels[0, 0], figures)
-    _sizes(panels[0, 1], figures)
-    _errors(panels[1, 0], errors)
-    _calibration(panels[1, 1], calibrated)
-    for panel in panels.flat:
-        panel.grid(alpha=0.3)
-        panel.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=100)
+    _draw_curves(panels[0, 0], figures)
+    _draw_sizes(panels[0, 1], figures)
+    _draw_errors(panels[1, 0], errors)
+    _draw_calibration(panels[1, 1], calibrated)
+    return figure
 
 
-def _curves(panel: Any, figures: Figures) -> None:
+def _draw_curves(panel: Any, figures: Figures) -> None:
     recall = np.linspace(0, 1, 101)
     known = [name for name, curve in figures.curves.items() if curve and curve[0] >= 0]
     known.sort(key=lambda name: -figures.per_class[name]["objects"])
@@ -53,7 +51,7 @@ def _curves(panel: Any, figures: Figures) -> None:
     panel.set(xlim=(0, 1), ylim=(0, 1.02))
 
 
-def _sizes(panel: Any, figures: Figures) -> None:
+def _draw_sizes(panel: Any, figures: Figures) -> None:
     names = {"AP": "all", "APs": "small, to 32²", "APm": "to 96²", "APl": "large"}
     values = [figures.summary[name] for name in names]
     known = [0.0 if math.isnan(value) else value for value in values]
@@ -62,7 +60,7 @@ def _sizes(panel: Any, figures: Figures) -> None:
     panel.set(title="AP by size of the objects, pixels")
 
 
-def _errors(panel: Any, errors: Errors) -> None:
+def _draw_errors(panel: Any, errors: Errors) -> None:
     gained = [errors.gained[kind] for kind in KINDS]
     bars = panel.barh(KINDS, gained, color="C3")
     panel.bar_label(
@@ -70,10 +68,10 @@ def _errors(panel: Any, errors: Errors) -> None:
     )
     panel.invert_yaxis()
     panel.margins(x=0.25)
-    panel.set(title=f"AP50 {errors.ap50:.3f}: what mending each error adds (how many)")
+    panel.set(title=f"AP50 {errors.ap50:.3f}: what fixing each error adds (how many)")
 
 
-def _calibration(panel: Any, calibrated: Calibration) -> None:
+def _draw_calibration(panel: Any, calibrated: Calibration) -> None:
     bins = len(calibrated.counts)
     centers = (np.arange(bins) + 0.5) / bins
     precision = np.nan_to_num(np.array(calibrated.precision, float))
@@ -85,10 +83,14 @@ def _calibration(panel: Any, calibrated: Calibration) -> None:
 
 
 def log_report(
-    folder: Path, figures: Figures, errors: Errors, calibrated: Calibration, picture: Path | None
+    folder: Path,
+    figures: Figures,
+    errors: Errors,
+    calibrated: Calibration,
+    picture: np.ndarray | None,
 ) -> None:
     """The same for TensorBoard: scalars, a precision-recall curve of every class (20 at most), and
-    the picture."""
+    the picture, RGB (H, W, 3)."""
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(str(folder))
@@ -106,8 +108,5 @@ def log_report(
                 f"eval/{name}", *counts, np.array(curve), recall, num_thresholds=101
             )
     if picture is not None:
-        import cv2
-
-        image = cv2.imread(str(picture), cv2.IMREAD_COLOR_RGB)
-        writer.add_image("eval/report", image, dataformats="HWC")
+        writer.add_image("eval/report", picture, dataformats="HWC")
     writer.close()

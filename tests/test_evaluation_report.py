@@ -1,0 +1,46 @@
+"""The picture and TensorBoard's files of an evaluation."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from detector.evaluation.coco import coco_figures
+from detector.evaluation.report import draw_report, write_report
+from detector.evaluation.tide import explain
+from tests.test_evaluation import random_set
+
+
+@pytest.fixture(scope="module")
+def content() -> Any:
+    """A class has no object, so that its figures are nan."""
+    truth, results = random_set(0)
+    return coco_figures(truth, results), *explain(truth, results)
+
+
+def test_the_panels_show_the_figures(content: Any) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need the extra 'plots'")
+    figures, errors, calibrated = content
+    curves, sizes, kinds, bins = draw_report("title", *content).axes
+    labels = [text.get_text() for text in curves.get_legend().get_texts()]
+    known = {name: row["AP50"] for name, row in figures.per_class.items() if row["objects"]}
+    assert len(known) == 3
+    assert sorted(labels[:-1]) == sorted(f"{name} ({ap50:.2f})" for name, ap50 in known.items())
+    assert labels[-1] == f"mean ({figures.summary['AP50']:.2f})"
+    assert sizes.patches[0].get_height() == figures.summary["AP"]
+    assert [bar.get_width() for bar in kinds.patches] == list(errors.gained.values())
+    texts = {text.get_text() for text in bins.texts}
+    assert {str(count) for count in calibrated.counts if count} <= texts
+
+
+def test_tensorboard_gets_figures_errors_and_the_picture(content: Any, tmp_path: Path) -> None:
+    figures, errors, _ = content
+    write_report(tmp_path, "title", *content)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    values = {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]}
+    assert values["eval/AP"] == pytest.approx(figures.summary["AP"])
+    assert values["eval_error/missed"] == pytest.approx(errors.gained["missed"])
+    assert (events.Tags()["images"] == ["eval/report"]) == (tmp_path / "report.png").is_file()
+    assert "eval/class 3" in events.Tags()["tensors"]
+    assert "eval/class 4" not in events.Tags()["tensors"]  # without objects
