@@ -8,8 +8,8 @@ of a single `torch.where`).
 With no foreground at all a loss is finite and still attached to the graph: DistributedDataParallel
 waits for every gradient.
 
-A loss that needs the quality of the box to judge the class (QFL, VFL), or further outputs of the
-net (DFL), does not fit this contract. That is another Criterion, not a wider signature.
+A classification loss that needs the quality of the predicted box (QFL, VFL), or further outputs of
+the net (DFL), does not fit this contract. That is another Criterion, not a wider signature.
 """
 
 import math
@@ -25,8 +25,7 @@ IGNORED = -1
 
 
 class Loss(nn.Module, ABC):
-    """What classification and box losses share: a weight, applied by Criterion, and sizes told
-    before training.
+    """What classification and box losses share: a weight, which Criterion applies, and `setup`.
 
     Args:
         weight: factor of this loss in the total.
@@ -37,21 +36,21 @@ class Loss(nn.Module, ABC):
         self.weight = weight
 
     def setup(self, num_classes: int, dim: int) -> None:
-        """Called once, before optimizers are made, with the number of classes and the channels of
-        the heads."""
+        """Is called once, before optimizers are made, with the number of classes and the channels
+        of the heads, for a loss that must know them. Raises ValueError if they do not fit it."""
 
 
 class ClassificationLoss(Loss):
-    """Judges what every anchor says about classes.
+    """A loss of the logits of all anchors against the anchors' labels.
 
-    A logit means what its loss says it means, so the loss also tells how logits start
-    (`initial_bias`) and how they are read (`scores`). The defaults are those of one sigmoid per
+    What a logit means is up to the loss. So the loss also tells how logits start (`initial_bias`)
+    and how to turn them into probabilities (`scores`); the defaults are those of one sigmoid per
     class.
     """
 
     def register_class_weights(self, weights: Sequence[float] | None) -> None:
-        """For losses that take them: one weight per class, moved with the module, checked by
-        `setup`."""
+        """Keeps one weight per class, or None, in `class_weights`: a buffer that is in no
+        checkpoint. `setup` checks that there are K."""
         value = None if weights is None else torch.tensor(weights, dtype=torch.float32)
         self.register_buffer("class_weights", value, persistent=False)
 
@@ -79,9 +78,10 @@ class ClassificationLoss(Loss):
 
 
 class BoxLoss(Loss):
-    """Judges the boxes of the foreground anchors.
+    """A loss of the boxes that foreground anchors predict.
 
-    `compares` says of what: the four deltas, or xyxy boxes in pixels decoded from them.
+    `compares` says what it is given: the four deltas as the net predicts them, or the xyxy boxes in
+    pixels that they encode.
     """
 
     compares: ClassVar[Literal["deltas", "boxes"]] = "boxes"
@@ -97,20 +97,20 @@ class BoxLoss(Loss):
 
 
 class PerBoxLoss(BoxLoss):
-    """A box loss that judges every foreground anchor by itself: the sum of `judge`, divided by
-    `num_foreground`."""
+    """A box loss in which every foreground anchor counts by itself: the sum of `per_box` over them,
+    divided by `num_foreground`. A subclass writes down `per_box`."""
 
     @abstractmethod
-    def judge(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Losses (N, R) of two (N, R, 4) tensors. Must be finite, and so must its gradient, where
-        the two are equal: that is what it is given where nothing is foreground."""
+    def per_box(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Losses (N, R) of two (N, R, 4) tensors. Where an anchor is not foreground the two are
+        equal; the loss and its gradient must be finite there."""
 
     def forward(
         self, predicted: Tensor, target: Tensor, foreground: Tensor, num_foreground: Tensor
     ) -> Tensor:
         target = full_precision(target)
         predicted = torch.where(foreground[..., None], full_precision(predicted), target)
-        loss = torch.where(foreground, self.judge(predicted, target), 0.0)
+        loss = torch.where(foreground, self.per_box(predicted, target), 0.0)
         return loss.sum() / num_foreground
 
 

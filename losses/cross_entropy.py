@@ -1,4 +1,4 @@
-"""Cross-entropy losses: every example counts by its surprise alone."""
+"""Cross-entropy: -log of the probability given to the truth."""
 
 import math
 from collections.abc import Sequence
@@ -34,12 +34,11 @@ class SigmoidCrossEntropy(SigmoidLoss):
         super().__init__(class_weights=class_weights, weight=weight)
         self.label_smoothing = label_smoothing
 
-    def judge(self, wrongness: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        loss, slope = F.softplus(wrongness), wrongness.sigmoid()
-        if self.label_smoothing:  # the part of the target that was moved to the other side
-            loss = loss.sub_(wrongness, alpha=self.label_smoothing / 2)
-            slope = slope.sub_(self.label_smoothing / 2)
-        return loss, slope
+    def per_example(self, x_t: Tensor) -> Tensor:
+        nll = F.softplus(-x_t)
+        if self.label_smoothing:  # the target's part that moved: softplus(x_t) - softplus(-x_t)
+            nll = nll + self.label_smoothing / 2 * x_t
+        return nll
 
 
 class BalancedCrossEntropy(SigmoidLoss):
@@ -64,8 +63,8 @@ class BalancedCrossEntropy(SigmoidLoss):
     ) -> None:
         super().__init__(alpha, 1 - alpha, class_weights, weight)
 
-    def judge(self, wrongness: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        return F.softplus(wrongness), wrongness.sigmoid()
+    def per_example(self, x_t: Tensor) -> Tensor:
+        return F.softplus(-x_t)
 
 
 class SoftmaxCrossEntropy(ClassificationLoss):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from losses.base import BoxLoss, full_precision
 from losses.sigmoid import SigmoidLoss
 
-ONE = 2**16  # of the fixed-point counts
+FIXED_POINT = 2**16  # 1 in the running counts
 
 
 class GradientDensity(nn.Module):
@@ -64,9 +64,12 @@ class GradientDensity(nn.Module):
             ranks = dist.get_world_size()
             dist.all_reduce(counts)
         some = counts.sum() > 0  # a batch without valid anchors is not remembered
-        new = self.momentum * self.running.float() + (1 - self.momentum) * ONE * counts.float()
+        new = (
+            self.momentum * self.running.float()
+            + (1 - self.momentum) * FIXED_POINT * counts.float()
+        )
         updates = self.updates + some
-        mean = new / ONE / (1 - self.momentum ** updates.clamp(min=1))
+        mean = new / FIXED_POINT / (1 - self.momentum ** updates.clamp(min=1))
         if self.training:
             self.running.copy_(torch.where(some, new.round().long(), self.running))
             self.updates.copy_(updates)
@@ -111,13 +114,21 @@ class GHMC(SigmoidLoss):
         super().__init__(weight=weight)
         self.density = GradientDensity(bins, momentum, density, sync)
 
-    def judge(self, wrongness: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        norms = wrongness.sigmoid()
-        weights = self.density(norms, valid)
-        return F.softplus(wrongness).mul_(weights), norms.mul_(weights)
+    def per_example(self, x_t: Tensor) -> Tensor:
+        return F.softplus(-x_t)
+
+    def loss_and_gradient(self, x_t: Tensor) -> tuple[Tensor, Tensor]:
+        """By hand: a compiler gets along without keeping two tensors of this size (0.20 s instead
+        of 0.30 s for 8 x 19,000 anchors and 80 classes on one core; not compiled, 0.74 s instead of
+        0.85 s)."""
+        negated = -x_t
+        return F.softplus(negated), negated.sigmoid_().neg_()
 
     def forward(self, logits: Tensor, labels: Tensor, num_foreground: Tensor) -> Tensor:
-        return self.total(logits, labels)
+        return self.total(logits, labels, self.example_weights)
+
+    def example_weights(self, x_t: Tensor, valid: Tensor) -> Tensor:
+        return self.density((-x_t).sigmoid_(), valid)
 
 
 class GHMR(BoxLoss):

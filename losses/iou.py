@@ -23,7 +23,7 @@ class IoULoss(PerBoxLoss):
         super().__init__(weight)
         self.form = form
 
-    def judge(self, predicted: Tensor, target: Tensor) -> Tensor:
+    def per_box(self, predicted: Tensor, target: Tensor) -> Tensor:
         overlap = iou(predicted, target)
         return 1 - overlap if self.form == "linear" else -overlap.clamp(min=1e-6).log()
 
@@ -32,7 +32,7 @@ class GIoULoss(PerBoxLoss):
     """1 - GIoU, in [0, 2): overlap, and a pull that disjoint boxes feel too; summed over foreground
     anchors, divided by `num_foreground`. See `giou`."""
 
-    def judge(self, predicted: Tensor, target: Tensor) -> Tensor:
+    def per_box(self, predicted: Tensor, target: Tensor) -> Tensor:
         return 1 - giou(predicted, target)
 
 
@@ -40,7 +40,7 @@ class DIoULoss(PerBoxLoss):
     """1 - DIoU, in [0, 2): overlap and distance of the centers; summed over foreground anchors,
     divided by `num_foreground`. See `diou`."""
 
-    def judge(self, predicted: Tensor, target: Tensor) -> Tensor:
+    def per_box(self, predicted: Tensor, target: Tensor) -> Tensor:
         return 1 - diou(predicted, target)
 
 
@@ -60,7 +60,7 @@ class CIoULoss(PerBoxLoss):
         super().__init__(weight)
         self.alpha_gate = alpha_gate
 
-    def judge(self, predicted: Tensor, target: Tensor) -> Tensor:
+    def per_box(self, predicted: Tensor, target: Tensor) -> Tensor:
         return 1 - ciou(predicted, target, self.alpha_gate)
 
 
@@ -68,5 +68,5 @@ class EIoULoss(PerBoxLoss):
     """1 - EIoU, in [0, 3.25): overlap, distance of the centers, differences of width and height;
     summed over foreground anchors, divided by `num_foreground`. See `eiou`."""
 
-    def judge(self, predicted: Tensor, target: Tensor) -> Tensor:
+    def per_box(self, predicted: Tensor, target: Tensor) -> Tensor:
         return 1 - eiou(predicted, target)

@@ -1,8 +1,8 @@
 """Geometry of boxes (xyxy, pixels): area, intersection, and five measures of overlap.
 
-Functions take boxes (..., 4) that broadcast against each other and return (...). 0 / 0 counts as 0:
-two equal points have IoU 0. Divisors are bounded from below; adding a term instead, as torchvision
-does, would change the overlap of small boxes.
+Unless they say otherwise, functions take boxes (..., 4) that broadcast against each other and
+return (...). 0 / 0 counts as 0: two equal points have IoU 0. Divisors are bounded from below;
+adding a term instead, as torchvision does, would change the overlap of small boxes.
 """
 
 import math
@@ -20,6 +20,11 @@ def area(boxes: Tensor) -> Tensor:
     return (x2 - x1) * (y2 - y1)
 
 
+def pairwise_intersection(a: Tensor, b: Tensor) -> Tensor:
+    """Areas (..., A, B) that boxes a (..., A, 4) share with boxes b (B, 4) or (..., B, 4)."""
+    return _intersection(a[..., :, None, :].unbind(-1), b[..., None, :, :].unbind(-1))
+
+
 def iou(a: Tensor, b: Tensor) -> Tensor:
     """Intersection over union, in [0, 1]."""
     return _iou_and_union(a.unbind(-1), b.unbind(-1))[0]
@@ -30,9 +35,9 @@ def giou(a: Tensor, b: Tensor) -> Tensor:
 
     Rezatofighi et al., "Generalized Intersection over Union", CVPR 2019, algorithm 1.
     """
-    one, other = a.unbind(-1), b.unbind(-1)
-    overlap, union = _iou_and_union(one, other)
-    width, height = _hull(one, other)
+    p, q = a.unbind(-1), b.unbind(-1)
+    overlap, union = _iou_and_union(p, q)
+    width, height = _hull(p, q)
     enclosing = width * height
     return overlap - (enclosing - union) / enclosing.clamp(min=EPSILON)
 
@@ -54,14 +59,14 @@ def ciou(a: Tensor, b: Tensor, alpha_gate: float | None = None) -> Tensor:
     Zheng et al., "Distance-IoU Loss", AAAI 2020, eq. 8 to 11. `alpha_gate`: alpha is 0 unless IoU
     is above it (0.5 in the authors' later code).
     """
-    one, other = a.unbind(-1), b.unbind(-1)
-    overlap, _ = _iou_and_union(one, other)
-    v = 4 / math.pi**2 * (_angle(one) - _angle(other)).square()
+    p, q = a.unbind(-1), b.unbind(-1)
+    overlap, _ = _iou_and_union(p, q)
+    v = 4 / math.pi**2 * (_angle(p) - _angle(q)).square()
     with torch.no_grad():
         alpha = v / (1 - overlap + v).clamp(min=EPSILON)
         if alpha_gate is not None:
             alpha = torch.where(overlap > alpha_gate, alpha, 0.0)
-    return overlap - _distance(one, other) - alpha * v
+    return overlap - _distance(p, q) - alpha * v
 
 
 def eiou(a: Tensor, b: Tensor) -> Tensor:
@@ -69,10 +74,10 @@ def eiou(a: Tensor, b: Tensor) -> Tensor:
 
     Zhang et al., "Focal and Efficient IOU Loss", Neurocomputing 2022, eq. 6.
     """
-    one, other = a.unbind(-1), b.unbind(-1)
-    value = _iou_and_union(one, other)[0] - _distance(one, other)
-    for mine, yours, most in zip(_sides(one), _sides(other), _hull(one, other), strict=True):
-        value = value - (mine - yours).square() / most.square().clamp(min=EPSILON)
+    p, q = a.unbind(-1), b.unbind(-1)
+    value = _iou_and_union(p, q)[0] - _distance(p, q)
+    for side, other, hull in zip(_sides(p), _sides(q), _hull(p, q), strict=True):
+        value = value - (side - other).square() / hull.square().clamp(min=EPSILON)
     return value
 
 
@@ -80,10 +85,14 @@ def _sides(box: Box) -> tuple[Tensor, Tensor]:
     return box[2] - box[0], box[3] - box[1]
 
 
-def _iou_and_union(a: Box, b: Box) -> tuple[Tensor, Tensor]:
+def _intersection(a: Box, b: Box) -> Tensor:
     width = torch.minimum(a[2], b[2]) - torch.maximum(a[0], b[0])
     height = torch.minimum(a[3], b[3]) - torch.maximum(a[1], b[1])
-    shared = width.clamp(min=0) * height.clamp(min=0)
+    return width.clamp(min=0) * height.clamp(min=0)
+
+
+def _iou_and_union(a: Box, b: Box) -> tuple[Tensor, Tensor]:
+    shared = _intersection(a, b)
     (a_width, a_height), (b_width, b_height) = _sides(a), _sides(b)
     union = a_width * a_height + b_width * b_height - shared
     return shared / union.clamp(min=EPSILON), union
@@ -108,11 +117,3 @@ def _angle(box: Box) -> Tensor:
     """Of the diagonal; 0 for a point, where atan2's gradient is not finite."""
     width, height = _sides(box)
     return torch.atan2(width, height.clamp(min=EPSILON))
-
-
-def pairwise_intersection(a: Tensor, b: Tensor) -> Tensor:
-    """Areas (..., A, B) that boxes a (..., A, 4) share with boxes b (B, 4) or (..., B, 4)."""
-    a, b = a[..., :, None, :], b[..., None, :, :]
-    width = torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])
-    height = torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])
-    return width.clamp(min=0) * height.clamp(min=0)

@@ -15,7 +15,7 @@ class L1Loss(PerBoxLoss):
 
     compares: ClassVar[Literal["deltas", "boxes"]] = "deltas"
 
-    def judge(self, predicted: Tensor, target: Tensor) -> Tensor:
+    def per_box(self, predicted: Tensor, target: Tensor) -> Tensor:
         return (predicted - target).abs().sum(-1)
 
 
@@ -27,7 +27,7 @@ class L2Loss(PerBoxLoss):
 
     compares: ClassVar[Literal["deltas", "boxes"]] = "deltas"
 
-    def judge(self, predicted: Tensor, target: Tensor) -> Tensor:
+    def per_box(self, predicted: Tensor, target: Tensor) -> Tensor:
         return (predicted - target).square().sum(-1)
 
 
@@ -50,7 +50,7 @@ class SmoothL1Loss(PerBoxLoss):
         super().__init__(weight)
         self.beta = beta
 
-    def judge(self, predicted: Tensor, target: Tensor) -> Tensor:
+    def per_box(self, predicted: Tensor, target: Tensor) -> Tensor:
         error = (predicted - target).abs()
         if self.beta > 0:  # 0.5 d^2 / 0 would give NaN gradients
             error = (
