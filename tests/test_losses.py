@@ -5,7 +5,11 @@ Losses under test are in evaluation mode, so that those that count (GHM) count e
 
 import itertools
 import math
+import re
+import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,8 +21,9 @@ from torchvision.ops import (
     sigmoid_focal_loss,
 )
 
-import losses
+from detector.config.command_line import parse
 from detector.config.signatures import library_losses
+from detector.runs.assemble import make_loss
 from losses import (
     GHMC,
     GHMR,
@@ -34,6 +39,7 @@ from losses import (
     L1Loss,
     L2Loss,
     SigmoidCrossEntropy,
+    SigmoidLoss,
     SmoothL1Loss,
     SoftmaxCrossEntropy,
 )
@@ -394,12 +400,12 @@ def test_focal_gamma_fades_an_easy_example_by_its_factor() -> None:
     ids=name,
 )
 def test_the_first_step(loss: ClassificationLoss, expected: float) -> None:
-    """Two images of 800 x 1024: 307,152 anchors, 120 of them foreground, 80 classes, all logits at
-    the prior 0.01."""
-    logits = loss.initial_bias(80, 0.01).expand(1, 307_152, 80)
-    labels = torch.full((1, 307_152), 80)
-    labels[0, :120] = 7
-    assert loss(logits, labels, torch.tensor(120.0)).item() == pytest.approx(expected, rel=2e-3)
+    """A tenth of two images of 800 x 1024 (307,152 anchors, 120 of them foreground, 80 classes),
+    all logits at the prior 0.01."""
+    logits = loss.initial_bias(80, 0.01).expand(1, 30_715, 80)
+    labels = torch.full((1, 30_715), 80)
+    labels[0, :12] = 7
+    assert loss(logits, labels, torch.tensor(12.0)).item() == pytest.approx(expected, rel=2e-3)
 
 
 @pytest.mark.parametrize("loss", CLASS_LOSSES, ids=name)
@@ -530,14 +536,14 @@ def test_ignored_rows_change_nothing_even_when_not_finite(
     assert (changed.grad[0, 2] == 0).all()
 
 
-SIGMOID_LOSSES = [loss for loss in CLASS_LOSSES if isinstance(loss, losses.SigmoidLoss)]
+SIGMOID_LOSSES = [loss for loss in CLASS_LOSSES if isinstance(loss, SigmoidLoss)]
 
 
 @pytest.mark.parametrize(
     "loss", [*SIGMOID_LOSSES, FocalLoss(class_weights=[1.0, 2.0, 3.0]).eval()], ids=name
 )
 @pytest.mark.parametrize("ignored", [0.0, torch.inf, torch.nan])
-def test_the_form_for_the_compiler_is_the_same(loss: losses.SigmoidLoss, ignored: float) -> None:
+def test_the_form_for_the_compiler_is_the_same(loss: SigmoidLoss, ignored: float) -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(-1, K + 1, (2, 50), generator=generator)
     logits = 4 * torch.randn(2, 50, K, generator=generator)
@@ -547,6 +553,40 @@ def test_the_form_for_the_compiler_is_the_same(loss: losses.SigmoidLoss, ignored
     for one, other in zip(*(form(logits, labels, weights) for form in forms), strict=True):
         assert one.isfinite().all()
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("loss", [FocalLoss(gamma=1.5), GHMC()], ids=name)
+def test_a_derivative_by_hand_is_that_of_the_formula(loss: SigmoidLoss) -> None:
+    x_t = torch.linspace(-30, 30, 241, dtype=torch.float64).view(1, -1, 1)
+    for one, other in zip(
+        loss.loss_and_gradient(x_t), SigmoidLoss.loss_and_gradient(loss, x_t), strict=True
+    ):
+        torch.testing.assert_close(
+            one, other, rtol=1e-8, atol=1e-12
+        )  # softplus is linear from 20 on
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", SIGMOID_LOSSES, ids=name)
+def test_a_sigmoid_loss_compiles_into_one_graph(loss: SigmoidLoss) -> None:
+    torch._dynamo.reset()
+    labels = torch.tensor([[0, K, -1, 2, K]])
+    logits = torch.linspace(-4, 4, 5 * K).view(1, 5, K).requires_grad_()
+    expected = loss(logits, labels, ONE)
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")(logits, labels, ONE)
+    torch.testing.assert_close(compiled, expected)
+    gradients = [torch.autograd.grad(value, logits)[0] for value in (compiled, expected)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_a_sigmoid_loss_cannot_learn_parameters() -> None:
+    class Learning(FocalLoss):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(()))
+
+    with pytest.raises(ValueError, match="Learning has parameters to learn"):
+        Learning().setup(K, 8)
 
 
 @pytest.mark.parametrize("loss", BOX_LOSSES, ids=name)
@@ -563,7 +603,7 @@ def test_boxes_elsewhere_change_nothing_and_no_foreground_is_zero(loss: BoxLoss)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_inputs_are_judged_in_float32(dtype: torch.dtype) -> None:
+def test_half_precision_inputs_are_compared_in_float32(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     logits, labels = (torch.randn(1, 50, K) * 6).to(dtype), torch.randint(-1, K + 1, (1, 50))
     boxes = (torch.rand(2, 1, 50, 4).cumsum(-1) * 50).to(dtype)
@@ -587,3 +627,29 @@ def test_class_weights_are_counted() -> None:
     logits, labels = torch.zeros(1, 1, 2), torch.tensor([[0]])
     value = SigmoidCrossEntropy(class_weights=[3, 5])(logits, labels, ONE)
     assert value.item() == pytest.approx(8 * LN2)
+
+
+def test_the_example_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its file and its lines of a config, as they stand."""
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    section = readme.split("## Add a loss")[1].split("\n## ")[0]
+    code, words = (
+        re.search(r"```python\n(.*?)```", section, re.S),
+        re.findall(r"`(--.*?)`", section),
+    )
+    assert code is not None
+    (tmp_path / "my_losses.py").write_text(textwrap.dedent(code[1]))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", sys.path.copy())
+    config, _ = parse(" ".join(words).split(), usage="")
+    box_loss, class_loss = (make_loss(config["model"][k]) for k in ("box_loss", "class_loss"))
+    del sys.modules["my_losses"]  # other tests have a file of this name
+    assert box_loss.compares == "deltas"
+    assert (box_loss.epsilon, class_loss.epsilon) == (0.1, 1.0)
+    # errors 0, 0, 0, 5
+    expected = 0.3 + math.hypot(5, 0.1)
+    assert box_loss(PREDICTED, TARGET, FOREGROUND, ONE).item() == pytest.approx(expected)
+    # 1 - p_t: 1/2, 1/4, 1/4, and 3 times 1/2
+    assert class_loss(LOGITS, LABELS, ONE).item() == pytest.approx(LN4_3 + OTHERS + 2.5)
+    logits = torch.randn(1, 3, K, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: class_loss(x, LABELS, ONE.double()), logits)
