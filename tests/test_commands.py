@@ -38,7 +38,7 @@ BEGINNINGS = [
 FILLED_IN = {
     **{"FILE": "configs/shapes.yaml", "OVERLAY": "configs/cpu.yaml", "N": "2"},
     **{"RUN": "first", "RUN_A": "first", "RUN_B": "second", "A": "FocalLoss", "B": "GHMC"},
-    **{"NAME": "first", "KEY": "data.label_noise", "VALUE": "0"},
+    **{"NAME": "first", "KEY": "data.label_noise", "VALUE": "0", "BENCHMARK": "step"},
 }
 
 

@@ -1,4 +1,4 @@
-"""The scripts that measure and draw the losses."""
+"""The benchmarks, each on a tiny setting, and the figures of the documentation."""
 
 from pathlib import Path
 
@@ -6,84 +6,145 @@ import pytest
 import torch
 
 from losses import FocalLoss, SmoothL1Loss
-from scripts import (
-    benchmark,
-    plot_losses,
-    time_evaluation,
-    time_growth,
-    time_losses,
-    time_nms,
-)
+from scripts import plot_losses
+from scripts.benchmark import evaluation, losses, step
+from scripts.benchmark.__main__ import BENCHMARKS, main
+from scripts.benchmark.timing import call_in_process, make_batch, take_turns
 from tests.conftest import TINY
 
+SMALL = ["--size", "64", "--batch", "1", "--classes", "3", "--objects", "2", "--rounds", "1"]
+SMALL += ["--device", "cpu", "--compile", "none"]
 
-def test_both_sides_of_the_timing_compute_the_same() -> None:
-    predictions, batch = time_losses.make_scene(1, 96, 4, 3, "cpu")
-    mine = time_losses.ours(predictions, batch, FocalLoss(), SmoothL1Loss(beta=0.0), False)
-    step = time_losses.theirs(predictions, batch)
-    assert mine().item() == pytest.approx(step().item(), rel=1e-4)
-    time_losses.with_backward(mine, predictions)()
-    assert predictions.logits.grad is not None
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No processes, the start of which takes longer than what they measure."""
+    for module in (step, evaluation):
+        monkeypatch.setattr(module, "call_in_process", lambda function, *rest: function(*rest))
+
+
+def test_without_a_benchmark_there_is_a_list_of_them(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--help"]):
+        with pytest.raises(SystemExit) as caught:
+            main(words)
+        assert caught.value.code == 0
+        lines = capsys.readouterr().out.splitlines()[2:7]
+        assert [line.split()[0] for line in lines] == [*BENCHMARKS]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["nsm"], "there is no benchmark nsm; did you mean 'nms'?"),
+        (["nms", "--cuonts", "3"], "there is no --cuonts; did you mean '--counts'?"),
+        (["step", "--precision", "half"], "--precision"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    words: list[str], text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    assert text in capsys.readouterr().err
+
+
+def test_rounds_make_all_calls_in_turn() -> None:
+    calls: list[str] = []
+    times = take_turns({name: lambda name=name: calls.append(name) for name in "ab"}, 3)
+    assert calls == ["a", "b"] * 5  # two rounds to warm up
+    assert [len(values) for values in times.values()] == [3, 3]
+
+
+def test_what_a_process_measures_comes_back() -> None:
+    assert call_in_process(max, 3, 5) == 5
+    with pytest.raises(ZeroDivisionError):
+        call_in_process(divmod, 1, 0)
+
+
+def test_both_losses_compute_the_same() -> None:
+    predictions, batch = losses.make_predictions(1, 96, 4, "cpu"), make_batch(1, 96, 4, 3)
+    computed = [
+        compute(predictions, batch).item()
+        for compute in (
+            losses.our_loss(FocalLoss(), SmoothL1Loss(beta=0.0), 4, False),
+            losses.torchvision_loss(4, 96),
+        )
+    ]
+    assert computed[0] == pytest.approx(computed[1], rel=1e-4)
+
+
+def test_losses_are_timed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda criterion, fullgraph: criterion)  # takes long
+    words = ["losses", "--images", "1", "--size", "64", "--classes", "2", "--objects", "3"]
+    times = main([*words, "--rounds", "1", "--device", "cpu"])
+    assert len(times) == 1 + 2 * 3
+    assert all(seconds > 0 for (seconds,) in times.values())
+    assert "of torchvision, focal + L1" in capsys.readouterr().out
 
 
 def test_whole_steps_of_every_loss_are_timed(tmp_path: Path) -> None:
     path = tmp_path / "tiny.yaml"
-    path.write_text(TINY.replace("coco", "shapes"))
-    steps = time_losses.training_steps(str(path), "cpu", objects=3)
+    path.write_text(TINY)
+    steps = losses.training_steps(str(path), objects=3, device="cpu")
     assert next(iter(steps)) == "FocalLoss + SmoothL1Loss"
     assert len(steps) == 5 + 9 - 1  # classification and box losses; the first pair has one of each
     few = dict(list(steps.items())[:2])
-    assert all(seconds > 0 for (seconds,) in time_losses.take_turns(few, 1).values())
+    assert all(seconds > 0 for (seconds,) in take_turns(few, 1).values())
 
 
 def test_suppression_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["--counts", "30", "--classes", "2", "--repeats", "1", "--device", "cpu"]
-    time_nms.main(words)
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert last.split()[:2] == ["30", "2"]
-    assert all(name in last for name in time_nms.KINDS)
+    words = ["--counts", "30", "40", "--classes", "2", "--rounds", "1", "--device", "cpu"]
+    measured = main(["nms", *words])
+    assert list(measured) == [(30, 2), (40, 2)]
+    assert capsys.readouterr().out.splitlines()[-1].split()[:2] == ["40", "2"]
 
 
-def test_evaluation_is_timed_on_equal_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    content, results = time_evaluation.make_data(6, 3, 10)
-    figures = [way(content, results) for way in time_evaluation.WAYS.values()]
-    assert figures == pytest.approx([figures[0]] * len(figures), abs=1e-12)
+def test_loading_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
+    usual, large = main(["loader", "--size", "64", "--images", "4", "--rounds", "1"])
+    assert list(usual) == ["torchvision", "ours"]
+    assert list(large) == ["torchvision", "ours", "ours, data.reduce false"]
+    assert "JPEG 128 x 128 to 64 x 64" in capsys.readouterr().out
+
+
+def test_evaluation_is_timed_on_equal_figures(
+    in_process: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = main(["evaluation", "--images", "6", "--classes", "3", "--detections", "10"])
+    figures = [measurement.ap for measurement in measured.values()]
+    assert len(figures) == 5
+    assert figures == pytest.approx([figures[0]] * 5, abs=1e-12)
     assert figures[0] > 0
+    assert "GiB more" in capsys.readouterr().out
 
 
-def test_the_benchmark_compares_like_with_like(capsys: pytest.CaptureFixture[str]) -> None:
-    """Both sides have as many weights, and the steps of both train."""
-    words = ["--size", "64", "--batch", "2", "--classes", "3", "--rounds", "1", "--images", "4"]
-    words += ["--device", "cpu", "--compile", "none", "--parts", "train", "inference", "loader"]
-    work = benchmark.Work(benchmark.arguments(words))
-    mine, other = work.ours("none").net, work.theirs()
-    counts = [sum(p.numel() for p in net.parameters()) for net in (mine, other)]
-    # torchvision's anchors come in three ratios and three sizes, too; its body has a classifier
-    # for ImageNet no more, as ours
-    assert counts[0] == counts[1]
-    found = benchmark.main(words)
+def test_steps_are_timed(
+    in_process: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(step.PRODUCT, "cpu", 64)
+    measured = main(["step", *SMALL])
     printed = capsys.readouterr().out
-    assert "ours, DIoU-NMS" in printed
-    assert all(part in printed for part in benchmark.PARTS)
-    assert all(v > 0 for times in found["train"]["steps"].values() for v in times)
-    for name in benchmark.SIDES:
-        side = work.training(name)
-        total = side["matching and losses"](side["network"](side["data"](None)))
-        side["backward"](total)
-        before = float(total.detach())
-        side["optimizer"](None)
-        again = side["matching and losses"](side["network"](side["data"](None)))
-        assert float(again.detach()) != before
+    assert all(part in printed for part in step.PARTS)
+    assert list(measured["steps"]) == list(measured["memory"]) == ["torchvision", "ours"]
+    assert list(measured["inference"]) == ["torchvision", "ours, diou", "ours, hard"]
+    assert all(seconds > 0 for values in measured["parts"].values() for seconds in values)
 
 
-def test_growth_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY)
-    words = ["--config", str(path), "--batches", "1", "2", "--objects", "1", "3"]
-    words += ["--epochs", "2", "--images", "4", "8", "--out", str(tmp_path / "growth.png")]
-    curves = time_growth.main(words)
-    assert [list(curve) for curve in curves.values()] == [[1, 2], [1, 3], [1, 2], [4, 8]]
-    assert "picture" in capsys.readouterr().out
+def test_both_sides_have_the_same_weights_and_train() -> None:
+    setting = step.Setting(18, 64, 1, 3, 2, 1, "cpu", "32-true", "none")
+    nets = setting.make_detector().net, setting.make_peer()
+    counts = [sum(p.numel() for p in net.parameters()) for net in nets]
+    # torchvision's anchors come in three ratios and three sizes, too, and its body is without the
+    # classifier for ImageNet, as ours
+    assert counts[0] == counts[1]
+    for side in step.SIDES:
+        load, predict, compute_loss, backward, update = step.training_parts(side, setting).values()
+        loss = compute_loss(predict(load(None)))
+        backward(loss)
+        update(None)
+        assert compute_loss(predict(load(None))).item() != loss.item()
 
 
 def test_examples_of_the_focal_paper() -> None:
