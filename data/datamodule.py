@@ -10,11 +10,18 @@ from torch.utils.data import DataLoader
 from data import DataError
 from data.content import Content, Source, class_ids, complete, restrict
 from data.dataset import Images, collate
+from data.identity_sampler import IdentityBatches
 from data.layouts import read
 from data.noise import with_noise
 from data.options import Options
 from data.sampler import Batches
 from data.split import Split, to_split
+from data.tracks import (
+    check_identities,
+    number_identities,
+    objects_per_identity,
+    report_identities,
+)
 from data.transforms import Augmentation, InputSize
 
 
@@ -54,8 +61,8 @@ class DataModule(pl.LightningDataModule):
             return
         reading = read(self.options, parts)
         self.format, self.classes, self.lines = reading.layout, reading.classes, reading.lines
-        for part, source in reading.sources.items():
-            self.splits[part] = self._split(part, source)
+        splits = {part: self._split(part, source) for part, source in reading.sources.items()}
+        self.splits = number_identities(splits)
         source = reading.sources["val"]
         self._truth = complete(restrict(source.content, self.classes), self.classes)
         ids = class_ids(self._truth, source.where)
@@ -63,7 +70,9 @@ class DataModule(pl.LightningDataModule):
         self.file_names = {image["id"]: image["file_name"] for image in self._truth["images"]}
 
     def _split(self, part: str, source: Source) -> Split:
-        split = to_split(source.content, source.folder, self.classes, source.where)
+        split = to_split(
+            source.content, source.folder, self.classes, source.where, self.options.identity
+        )
         split.dropped["of other classes"] += source.left_out
         if part == "train" and not len(split.boxes):
             raise DataError(f"{source.where} has no objects to train on")
@@ -82,7 +91,13 @@ class DataModule(pl.LightningDataModule):
         """What was read and what was left out, as short lines."""
         splits = self.splits.items()
         counts = [line for part, split in splits for line in split.report(part, self.classes)]
-        return [*self.lines, *counts, *self.noise]
+        return [*self.lines, *counts, *report_identities(self.splits), *self.noise]
+
+    def count_identities(self) -> int:
+        """How many there are in the training split; DataError for none, as nothing could be
+        recognized."""
+        check_identities(self.splits["train"], "train", self.options.identity)
+        return len(objects_per_identity(self.splits["train"]))
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled and augmented. The order and every random draw are functions of (seed, epoch,
@@ -108,8 +123,12 @@ class DataModule(pl.LightningDataModule):
         if options.cache and dataset.cache is None:
             height, width = split.sizes[0].tolist()
             dataset.fill_cache(self.input_size.shape_for(height, width), options.workers)
-        count = options.batch_size
-        batches = Batches(split.sizes, self.input_size, count, seed=self.seed, **order)
+        order |= {"seed": self.seed}
+        batches = Batches(split.sizes, self.input_size, options.batch_size, **order)
+        if part == "train" and options.identities_per_batch:
+            per_batch, images = options.identities_per_batch, options.images_per_identity
+            order |= {"per_batch": per_batch, "images": images}
+            batches = IdentityBatches(split, self.input_size, options.batch_size, **order)
         return DataLoader(
             dataset,
             batch_sampler=batches,

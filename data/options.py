@@ -34,6 +34,9 @@ class Options:
     zoom: float = 0.0
     label_noise: float = 0.0
     noise_kind: Kind = "mixed"
+    identity: str = "track_id"
+    identities_per_batch: int = 0
+    images_per_identity: int = 2
     batch_size: int = 16
     workers: int = 2
     cache: bool = False

@@ -21,8 +21,8 @@ class Split:
 
     paths: M files · image_ids int64 (M,) · sizes int64 (M, 2) height, width · boxes float32 (A, 4)
     xyxy, pixels of the file, inside the image and with an area · labels int64 (A,) ·
-    ignore bool (A,) crowd or difficult · identities int64 (A,), -1 none, or None where the data
-    has no `track_id` · starts int64 (M + 1,) · dropped: reason -> boxes not taken over ·
+    ignore bool (A,) crowd or difficult · identities int64 (A,), negative none, or None where the
+    data has none · starts int64 (M + 1,) · dropped: reason -> boxes not taken over ·
     clipped: boxes that reached over the border by more than a pixel.
     """
 
@@ -64,7 +64,13 @@ class Split:
         return lines
 
 
-def to_split(content: Content, folder: Path, classes: Sequence[str], where: object) -> Split:
+def to_split(
+    content: Content,
+    folder: Path,
+    classes: Sequence[str],
+    where: object,
+    identity: str = "track_id",
+) -> Split:
     """Checks everything that training relies on. `folder` is what the file names are relative to,
     `where` names the annotations in errors. Classes that are not in `classes` are left out."""
     images, annotations = content["images"], content["annotations"]
@@ -92,7 +98,7 @@ def to_split(content: Content, folder: Path, classes: Sequence[str], where: obje
         boxes=boxes[kept],
         labels=labels[kept],
         ignore=np.array(marks, bool)[kept],
-        identities=_identities(annotations, kept, where),
+        identities=_identities(annotations, identity, kept, where),
         starts=np.concatenate([[0], np.cumsum(counts)]),
         dropped=dropped,
         clipped=int((abs(raw - boxes)[kept] > 1).any(axis=1).sum()),
@@ -153,12 +159,12 @@ def _clean(
 
 
 def _identities(
-    annotations: list[dict[str, Any]], kept: np.ndarray, where: object
+    annotations: list[dict[str, Any]], key: str, kept: np.ndarray, where: object
 ) -> np.ndarray | None:
-    tracks = [row.get("track_id") for row in annotations]
-    if all(track is None for track in tracks):
+    values = [row.get(key) for row in annotations]
+    if all(value is None for value in values):
         return None
-    for track in tracks:
-        if track is not None and type(track) is not int:
-            raise DataError(f"{where}: the track_id {track!r} is not a whole number")
-    return np.array([-1 if track is None else track for track in tracks], np.int64)[kept]
+    for value in values:
+        if value is not None and type(value) is not int:
+            raise DataError(f"{where}: the {key} {value!r} is not a whole number")
+    return np.array([-1 if value is None else value for value in values], np.int64)[kept]

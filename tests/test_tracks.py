@@ -1,10 +1,15 @@
-"""Identities: numbered, counted, checked."""
+"""Identities: numbered, counted, checked; and in the data of a run."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data import DataError
+from data.datamodule import DataModule
+from data.identities import draw_identities
 from data.split import Split
 from data.tracks import (
     check_identities,
@@ -12,7 +17,7 @@ from data.tracks import (
     objects_per_identity,
     report_identities,
 )
-from tests.test_identity_sampler import of_tracks
+from tests.test_identity_sampler import frequent, of_tracks
 
 
 def with_tracks(*tracks: int) -> Split:
@@ -60,3 +65,29 @@ def test_report() -> None:
         assert report_identities(splits)[-1] == f"val: 2 identities with 2 objects, {line}"
     alone = number_identities({"val": with_tracks(5, 8)})
     assert report_identities(alone) == ["val: 2 identities with 2 objects"]
+
+
+def test_identities_in_the_data_of_a_run(tmp_path: Path) -> None:
+    """Numbered for both splits, reported, in the batches; and under another key."""
+    draw_identities(tmp_path, train=24, val=6, size=64)
+    options = {"root": tmp_path, "format": "identities", "size": (64, 64), "workers": 0}
+    data = DataModule(**options, batch_size=8, identities_per_batch=3)
+    data.setup("fit")
+    train = data.splits["train"]
+    assert data.count_identities() == len(np.unique(train.identities[train.identities >= 0]))
+    assert any("a closed set" in line or "no identity loss" in line for line in data.report())
+    for batch in data.train_dataloader():
+        rows = [data.splits["train"].image_ids.tolist().index(i) for i in batch["image_ids"]]
+        assert len(frequent(train, rows)) >= 3
+        assert set(batch["identities"].flatten().tolist()) <= {-1, *range(data.count_identities())}
+    for part in ("train", "val"):
+        path = tmp_path / "annotations" / f"instances_{part}.json"
+        path.write_text(path.read_text().replace("track_id", "person"))
+        assert "person" in json.loads(path.read_text())["annotations"][0]
+    other = DataModule(**options | {"format": "coco"}, identity="person")
+    other.setup("fit")
+    assert other.splits["train"].identities.tolist() == train.identities.tolist()
+    nobody = DataModule(**options | {"format": "coco"})
+    nobody.setup("fit")
+    with pytest.raises(DataError, match=r"train: no object has a track_id"):
+        nobody.count_identities()

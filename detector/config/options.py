@@ -52,6 +52,9 @@ OPTIONS = {
     "data.noise_kind": Option(
         Literal["mixed", "class", "missing", "shifted"], "mixed", "what is wrong with them"
     ),
+    "data.identity": Option(str, "track_id", "key of annotations that tells objects apart"),
+    "data.identities_per_batch": Option(Natural, 0, "that meet again in a batch; 0: as it comes"),
+    "data.images_per_identity": Option(Count, 2, "in which each of these is"),
     "data.holdout": Option(Threshold, 0.0, "share of train that is validated on instead of val"),
     "model.depth": Option(Literal[10, 18, 34, 50, 101, 152], 50, "layers of the ResNet"),
     "model.width": Option(Count, 64, "channels of the ResNet's stem"),
