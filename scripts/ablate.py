@@ -63,8 +63,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], list[Axis], Sh
 
 
 def run(ablation: "Ablation", options: dict[str, Any]) -> None:
-    """Trains what is not done, by the engine that was asked for; ends the program where the rest is
-    for others to do."""
+    """Trains and evaluates what is not done, or writes the script that does."""
     from detector.ablation.engines import run_all, visible_gpus, write_slurm
 
     total, waiting = len(ablation.cells), len(ablation.waiting())

@@ -19,8 +19,8 @@ import torch
 
 from detector.ablation import cells as cells_module
 from detector.ablation import engines
-from detector.ablation.cells import Ablation, epochs_done, read_outcome, run_cell
-from detector.ablation.engines import share, write_slurm
+from detector.ablation.cells import Ablation, count_epochs, read_outcome, run_cell
+from detector.ablation.engines import make_environment, write_slurm
 from detector.ablation.grid import (
     Axis,
     Shared,
@@ -335,12 +335,12 @@ ablate.main(sys.argv[1:])
     )
     second = out / "cells" / "SigmoidCrossEntropy_seed0"
     deadline = time.monotonic() + 60
-    while epochs_done(second) < 2:
+    while count_epochs(second) < 2:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    done = epochs_done(second)
+    done = count_epochs(second)
     assert read_outcome(out, "FocalLoss_seed0").state == "done"
     assert read_outcome(out, second.name).state == "not yet run"
     ablate.main([*words, "--out", str(out)])
@@ -385,11 +385,12 @@ def test_a_cell_in_other_hands_is_waited_for(
 
 
 def test_jobs_share_the_machine() -> None:
-    assert share(0, 1, []) == {}
+    assert make_environment(0, 1, []) == {}
     cores = os.cpu_count() or 1
-    assert share(1, 2, []) == {"OMP_NUM_THREADS": str(max(1, cores // 2))}
+    assert make_environment(1, 2, []) == {"OMP_NUM_THREADS": str(max(1, cores // 2))}
     gpus = ["0", "1"]
-    assert [share(k, 3, gpus)["CUDA_VISIBLE_DEVICES"] for k in range(3)] == ["0", "1", "0"]
+    devices = [make_environment(k, 3, gpus)["CUDA_VISIBLE_DEVICES"] for k in range(3)]
+    assert devices == ["0", "1", "0"]
 
 
 def test_slurm_gets_a_script_that_runs_each_cell(
@@ -484,7 +485,7 @@ def test_real_cells_survive_a_kill(tiny: list[str], tmp_path: Path, capsys: Any)
                 command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL
             )
             deadline = time.monotonic() + 240
-            while epochs_done(out / "cells" / "SigmoidCrossEntropy_seed0") < 1:
+            while count_epochs(out / "cells" / "SigmoidCrossEntropy_seed0") < 1:
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
             os.killpg(process.pid, signal.SIGKILL)

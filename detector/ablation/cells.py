@@ -1,5 +1,6 @@
-"""Training and evaluating one cell of a grid, and what is known of it. What is done is not done
-again, what was interrupted goes on.
+"""A grid's cells in their folder: each is trained and evaluated, and its outcome written down.
+
+What is done is not done again, and what was interrupted goes on.
 """
 
 import fcntl
@@ -23,15 +24,15 @@ from detector.config.resolve import load, save
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("cells", "configs", "logs", "states")
 Point = tuple[str, ...]  # the label of a value of every axis
-INTERRUPTED = (130, -2, -15)  # Ctrl-C, and what schedulers send: no failure of the cell's
+INTERRUPTED = (130, -2, -15)  # Ctrl-C, and what schedulers send: the cell has not failed
 
 
 class Outcome(NamedTuple):
-    """What is known of a cell. `state`: "done", "failed" (`reason` says why), "not yet run".
+    """How a cell ended. `state`: "done", "failed" (`reason` says why) or "not yet run".
 
-    `result`, of a cell that is done: AP, AP50, AP75 on all images after the last epoch; of training
-    step_seconds (median over epochs) and memory (GiB); rise, the AP gained in the last quarter of
-    training (None with fewer than two validations).
+    `result`, of a cell that is done: AP, AP50 and AP75 on all images after the last epoch;
+    step_seconds of training (median over epochs) and its memory (GiB); rise, the AP gained in the
+    last quarter of training (None with fewer than two validations).
     """
 
     state: str
@@ -64,7 +65,7 @@ class Ablation(NamedTuple):
         return self.out / "cells" / cell.name
 
     def outcome(self, cell: Cell) -> Outcome:
-        """What is known of a cell now."""
+        """How a cell ended, or that it has not yet."""
         return read_outcome(self.out, cell.name)
 
     def done(self) -> list[Cell]:
@@ -76,8 +77,11 @@ class Ablation(NamedTuple):
 
 
 def prepare(ablation: Ablation) -> None:
-    """Writes down what is to be done. A folder of another ablation is a UserError; more values and
-    more seeds of the same axes are not another one."""
+    """Writes the plan and the configuration of every cell into the folder of the ablation.
+
+    A folder of another ablation is a UserError; one of the same axes and settings with fewer values
+    or seeds is not another one.
+    """
     out, cells = ablation.out, ablation.cells
     plan = {"axes": [axis.key for axis in ablation.axes], "tuned": list(ablation.tuned)}
     path = out / "ablation.json"
@@ -87,9 +91,10 @@ def prepare(ablation: Ablation) -> None:
         before = json.loads(path.read_text())
         for name in ("axes", "tuned"):
             if before[name] != plan[name]:
+                keys = [", ".join(source[name]) or "none" for source in (before, plan)]
                 raise UserError(
-                    f"{out} is another ablation: its {name} are {listed(before[name])}, not "
-                    f"{listed(plan[name])}; choose another --out"
+                    f"{out} is another ablation: its {name} are {keys[0]}, not {keys[1]}; choose "
+                    "another --out"
                 )
     for cell in cells:
         file = out / "configs" / f"{cell.name}.yaml"
@@ -106,98 +111,94 @@ def prepare(ablation: Ablation) -> None:
     write(path, json.dumps(plan))
 
 
-def listed(keys: Sequence[str]) -> str:
-    return ", ".join(keys) or "none"
-
-
 def read_outcome(out: Path, name: str) -> Outcome:
-    """What is known of the cell of that name now."""
+    """How the cell of that name ended, or that it has not yet."""
     path = out / "states" / f"{name}.json"
     return Outcome(**json.loads(path.read_text())) if path.is_file() else Outcome("not yet run")
 
 
 def run_cell(out: Path, name: str, environment: dict[str, str] | None = None) -> Outcome:
-    """Train a cell (or go on with it), evaluate its last checkpoint, and write down what came out.
+    """Trains a cell, or goes on with it, evaluates its last checkpoint, and writes the outcome.
 
-    The last checkpoint and not the best: choosing the best epoch on the images that then decide
-    would reward a restless curve. A cell that another process has in hand is waited for. An error
-    in it is an outcome, not an exception.
+    It is the last checkpoint and not the best, because the best epoch is chosen on the images that
+    are then evaluated on: that would favor methods whose AP varies from epoch to epoch. If another
+    process runs the cell, its end is waited for. A failure is an outcome, not an exception.
+    `environment`: variables that are set for the commands.
     """
-    known = read_outcome(out, name)
-    if known.state == "done":
-        return known
-    with _in_hand(out / "logs" / f"{name}.lock") as lock:
-        known = read_outcome(out, name)
-        if known.state == "done":
-            return known
+    with _lock(out / "logs" / f"{name}.lock") as lock:
+        outcome = read_outcome(out, name)
+        if outcome.state == "done":
+            return outcome
         run, log = out / "cells" / name, out / "logs" / f"{name}.txt"
-        command = [sys.executable, "-u"]
         code = 0
         with open(log, "a") as file:
-            for words in _steps(out, name, run):
+            for words in _remaining_commands(out, name, run):
                 code = subprocess.run(
-                    [*command, *words],
+                    [sys.executable, "-u", *words],
                     stdout=file,
                     stderr=subprocess.STDOUT,
                     env={**os.environ, **(environment or {})},
-                    pass_fds=[lock],  # so that the cell stays in hand if only we are killed
+                    pass_fds=[lock],  # the command keeps the lock if only this process is killed
                 ).returncode
                 if code:
                     break
         if code in INTERRUPTED:
             return Outcome("not yet run", "interrupted")
-        outcome = Outcome("failed", _reason(log, code)) if code else Outcome("done", "", _read(run))
+        if code:
+            outcome = Outcome("failed", _explain_failure(log, code))
+        else:
+            outcome = Outcome("done", "", _read_result(run))
         write(out / "states" / f"{name}.json", json.dumps(outcome._asdict()))
         return outcome
 
 
 @contextmanager
-def _in_hand(path: Path) -> Iterator[int]:
-    """Only one process works at a cell."""
+def _lock(path: Path) -> Iterator[int]:
+    """Holds the lock of a cell, so that only one process runs it; yields its file descriptor."""
     with open(path, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            tqdm.write(f"{path.stem} is in the hands of another process, which is waited for")
+            tqdm.write(f"{path.stem}: another process runs it, waiting for its end")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()
 
 
-def _steps(out: Path, name: str, run: Path) -> Iterator[list[str]]:
-    """The commands that are left to do."""
+def _remaining_commands(out: Path, name: str, run: Path) -> Iterator[list[str]]:
+    """What is left to do, as words after `python`."""
     train = str(ROOT / "train.py")
     if not (run / "checkpoints" / "last.ckpt").is_file():
         shutil.rmtree(run, ignore_errors=True)  # killed before its first epoch was over
         yield [train, "--config", str(out / "configs" / f"{name}.yaml")]
-    elif epochs_done(run) < load(run / "config.yaml")["trainer"]["max_epochs"]:
+    elif count_epochs(run) < load(run / "config.yaml")["trainer"]["max_epochs"]:
         yield [train, "--resume", str(run)]
     yield [str(ROOT / "eval.py"), str(run), "--checkpoint", "last"]
 
 
-def epochs_done(run: Path) -> int:
-    """Epochs of a run that are over, as metrics.json says."""
-    epochs = epochs_of(run)
+def count_epochs(run: Path) -> int:
+    """How many epochs of a run are over."""
+    epochs = read_epochs(run)
     return int(epochs[-1]["epoch"]) if epochs else 0
 
 
-def epochs_of(run: Path) -> list[dict[str, Any]]:
-    """What metrics.json has of every epoch that is over."""
+def read_epochs(run: Path) -> list[dict[str, Any]]:
+    """The figures of every epoch that is over, from metrics.json; [] before the first."""
     path = run / "metrics.json"
     return json.loads(path.read_text())["epochs"] if path.is_file() else []
 
 
-def _reason(log: Path, code: int) -> str:
-    """Why a command failed: the last line it wrote, or the signal."""
+def _explain_failure(log: Path, code: int) -> str:
+    """The last line that a command wrote, or the signal that ended it."""
     if code < 0:
         return f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "")
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return (lines or [f"exit status {code}"])[-1].removeprefix("error: ")[:300]
 
 
-def _read(run: Path) -> dict[str, Any]:
-    """The result of a finished cell."""
+def _read_result(run: Path) -> dict[str, Any]:
+    """`Outcome.result` of a run that is trained and evaluated."""
     summary = json.loads((run / "eval" / "metrics.json").read_text())["summary"]
-    epochs = epochs_of(run)
+    epochs = read_epochs(run)
     steps = sorted(line["step_seconds"] for line in epochs)
     curve = [(line["epoch"], line["val/AP"]) for line in epochs if "val/AP" in line]
     early = [figure for epoch, figure in curve if epoch <= 0.75 * epochs[-1]["epoch"]]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from detector.ablation.cells import Ablation, epochs_of
+from detector.ablation.cells import Ablation, read_epochs
 from detector.ablation.summary import Summary, point_title
 from detector.evaluation.bootstrap import Comparison
 from detector.evaluation.pictures import COLORS, make_panels
@@ -68,7 +68,9 @@ def draw_curves(ablation: Ablation) -> Any:
 
 def _read_curves(runs: Sequence[Path], key: str) -> tuple[list[int], np.ndarray]:
     """The epochs that all runs have (that have any), and the figures (runs, epochs)."""
-    curves = [{line["epoch"]: line[key] for line in epochs_of(run) if key in line} for run in runs]
+    curves = [
+        {line["epoch"]: line[key] for line in read_epochs(run) if key in line} for run in runs
+    ]
     curves = [curve for curve in curves if curve]
     epochs = sorted(set.intersection(*map(set, curves))) if curves else []
     return epochs, np.array([[curve[epoch] for epoch in epochs] for curve in curves])
