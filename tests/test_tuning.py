@@ -1,0 +1,71 @@
+"""Learning rate and loss weight of every point: what is tried, and what is chosen."""
+
+from pathlib import Path
+
+import pytest
+
+from detector.ablation.cells import Outcome
+from detector.ablation.grid import Axis, Cell, Shared
+from detector.ablation.tuning import choose, make_candidates, tuned_keys
+from detector.config.errors import UserError
+
+LOSSES = Axis("model.class_loss", {"FocalLoss": "FocalLoss", "GHMC": "GHMC"})
+NORMS = Axis("model.norm", {"group": "group", "batch": "batch"})
+
+
+def test_every_point_tries_rates_and_weights_around_what_is_configured(tmp_path: Path) -> None:
+    shared = Shared([], {"optimizer.lr": 0.04, "model.class_loss.weight": 3})
+    cells = make_candidates(shared, [LOSSES], 7, tmp_path)
+    assert [cell.name for cell in cells][:2] == ["FocalLoss_try0", "FocalLoss_try1"]
+    assert len(cells) == 2 * 4 * 3
+    tried = [(c.tuned["optimizer.lr"], c.tuned["model.class_loss.weight"]) for c in cells[:12]]
+    assert tried == [(lr, w) for lr in (0.01, 0.02, 0.04, 0.08) for w in (1.5, 3.0, 6.0)]
+    for cell in cells:
+        assert cell.config["optimizer"]["lr"] == cell.tuned["optimizer.lr"]
+        loss = cell.config["model"]["class_loss"]
+        assert loss["name"] == cell.point["model.class_loss"]
+        assert loss["weight"] == cell.tuned["model.class_loss.weight"]
+        assert cell.config["data"]["holdout"] == 0.2
+        assert cell.config["seed"] == 7
+        assert cell.config["run"] == str(tmp_path / "cells" / cell.name)
+
+
+def test_only_the_rate_is_tuned_where_no_loss_is_varied(tmp_path: Path) -> None:
+    assert tuned_keys([NORMS]) == ["optimizer.lr"]
+    cells = make_candidates(Shared([], {}), [NORMS], 0, tmp_path)
+    assert [cell.tuned for cell in cells[:4]] == [
+        {"optimizer.lr": rate} for rate in (0.0025, 0.005, 0.01, 0.02)
+    ]
+    both = [LOSSES, Axis("model.box_loss", {"L1Loss": "L1Loss"})]
+    assert tuned_keys(both) == ["optimizer.lr", "model.class_loss.weight"]
+    with pytest.raises(UserError, match=r"--tune chooses optimizer\.lr, which is an axis"):
+        tuned_keys([Axis("optimizer.lr", {"1": 1})])
+
+
+def candidates(point: str, rates: list[float]) -> list[Cell]:
+    return [
+        Cell(f"{point}_try{k}", {"model.class_loss": point}, 0, {}, {"optimizer.lr": rate})
+        for k, rate in enumerate(rates)
+    ]
+
+
+def test_the_highest_precision_is_chosen_for_each_point() -> None:
+    cells = candidates("FocalLoss", [0.1, 0.2, 0.3]) + candidates("GHMC", [0.1, 0.2])
+    outcomes = {
+        "FocalLoss_try0": Outcome("failed", "not finite"),
+        "FocalLoss_try1": Outcome("done", "", {"AP": 0.4}),
+        "FocalLoss_try2": Outcome("done", "", {"AP": 0.5}),
+        "GHMC_try0": Outcome("done", "", {"AP": 0.3}),
+        "GHMC_try1": Outcome("done", "", {"AP": 0.3}),  # of equal ones the first
+    }
+    chosen, rows = choose(cells, outcomes)
+    assert chosen == {"FocalLoss": {"optimizer.lr": 0.3}, "GHMC": {"optimizer.lr": 0.1}}
+    assert rows[0] == ["FocalLoss", "0.1", "failed not finite"]
+    assert rows[2] == ["FocalLoss", "0.3", "0.500"]
+
+
+def test_a_point_of_which_nothing_could_be_trained_is_an_error() -> None:
+    cells = candidates("FocalLoss", [0.1, 0.2])
+    outcomes = {cell.name: Outcome("failed", "out of memory") for cell in cells}
+    with pytest.raises(UserError, match="no candidate of FocalLoss could be trained"):
+        choose(cells, outcomes)
