@@ -15,7 +15,7 @@ import torch.multiprocessing
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from detector.evaluation.coco import Figures, coco_figures, evaluated, fast_tools, format_figures
+from detector.evaluation.coco import Figures, coco_figures, evaluate, fast_tools, format_figures
 from detector.evaluation.results import by_image, gather, to_results
 from detector.postprocess import Detections
 
@@ -111,7 +111,7 @@ def test_both_tools_agree_in_every_cell() -> None:
     many = [box(0, [k % 7, 0, 10, 10], score=1 - k / 1000) for k in range(500)]
     sets += [(truth_of([box(0, [0, 0, 10, 10], id=0)]), many)]
     for ground_truth, results in sets:
-        one, other = (evaluated(ground_truth, results, tools=t) for t in (PLAIN, fast_tools()))
+        one, other = (evaluate(ground_truth, results, tools=t) for t in (PLAIN, fast_tools()))
         assert one.params.recThrs.tolist() == other.params.recThrs.tolist()
         for name in ("precision", "recall"):
             np.testing.assert_allclose(one.eval[name], other.eval[name], rtol=0, atol=1e-15)

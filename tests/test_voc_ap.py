@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from detector.evaluation.voc import eleven_points, voc_figures, whole_area
+from detector.evaluation.voc import area_under_curve, eleven_points, voc_figures
 
 Row = dict[str, Any]
 
@@ -137,5 +137,5 @@ def test_nothing_found_and_nothing_to_find() -> None:
 
 def test_areas_by_hand() -> None:
     recall, precision = np.array([0.5, 0.5, 1.0]), np.array([1.0, 0.5, 2 / 3])
-    assert whole_area(recall, precision) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+    assert area_under_curve(recall, precision) == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
     assert eleven_points(recall, precision) == pytest.approx((6 * 1 + 5 * 2 / 3) / 11)

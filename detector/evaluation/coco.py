@@ -16,7 +16,7 @@ from detector.evaluation.results import Row
 from detector.evaluation.table import Table
 from detector.evaluation.voc import voc_figures
 
-LARGEST = 2**53  # whole number that a float holds
+LARGEST = 2**53  # id: floats, as which some JSON readers take numbers, hold no larger ones
 CLASS_HEADS = ("objects", "AP", "AP50")  # of a class, in the printed table
 AREAS = {"s": 1, "m": 2, "l": 3}  # objects to 32², to 96² and above, in pixels; 0 is all of them
 
@@ -34,48 +34,55 @@ class Figures(NamedTuple):
     voc: dict[str, float]
 
 
-def _refuse(what: str, unknown: Collection[int]) -> None:
-    if unknown:
-        more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
-        raise ValueError(f"{what} {min(unknown)}{more}, which the ground truth does not have")
-
-
-def _checked(
-    ground_truth: Mapping[str, Any],
-    results: Sequence[Row],
-    image_ids: Iterable[int] | None,
-    container: Any,
-) -> tuple[Any, Any]:
-    """Objects and detections of `image_ids`, indexed; copies, since COCOeval writes into them."""
+def _check_ids(
+    ground_truth: Mapping[str, Any], results: Sequence[Row], chosen: Collection[int]
+) -> None:
+    """ValueError for ids that the ground truth does not have, or that JSON readers would round."""
     known = {image["id"] for image in ground_truth["images"]}
-    chosen = known if image_ids is None else {int(image_id) for image_id in image_ids}
     categories = {category["id"] for category in ground_truth["categories"]}
     for large in (key for key in (*known, *categories) if abs(key) > LARGEST):
         raise ValueError(f"id {large} is above 2^53: JSON readers would round it, renumber it")
-    _refuse("asked to evaluate image", chosen - known)
-    _refuse("results for image", {row["image_id"] for row in results} - known)
-    _refuse("results for category", {row["category_id"] for row in results} - categories)
+    for what, unknown in (
+        ("asked to evaluate image", set(chosen) - known),
+        ("results for image", {row["image_id"] for row in results} - known),
+        ("results for category", {row["category_id"] for row in results} - categories),
+    ):
+        if unknown:
+            more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+            raise ValueError(f"{what} {min(unknown)}{more}, which the ground truth does not have")
+
+
+def _check_finite(results: Sequence[Row]) -> None:
     numbers = np.array([[*row["bbox"], row["score"]] for row in results], float)
     for index in np.flatnonzero(~np.isfinite(numbers.reshape(-1, 5)).all(axis=1))[:1]:
         raise ValueError(f"a detection is not finite, have the weights diverged? {results[index]}")
 
-    def indexed(rows: Iterable[Row], *fields: str) -> Any:
-        part, keep = container(), ("image_id", "category_id", "bbox", *fields)
-        part.dataset = {name: [{"id": key} for key in sorted(ids)] for name, ids in index.items()}
-        rows = (row for row in rows if row["image_id"] in chosen)
-        part.dataset["annotations"] = [
+
+def _make_index(
+    container: Any,
+    rows: Iterable[Row],
+    images: Collection[int],
+    categories: Collection[int],
+    fields: Sequence[str],
+) -> Any:
+    """A COCO of copies of the rows in `images`, since COCOeval writes into them."""
+    index, kept = container(), ("image_id", "category_id", "bbox", *fields)
+    index.dataset = {
+        "images": [{"id": key} for key in sorted(images)],
+        "categories": [{"id": key} for key in sorted(categories)],
+        "annotations": [
             {"id": number, "area": row["bbox"][2] * row["bbox"][3], "iscrowd": 0}
-            | {field: row[field] for field in keep if row.get(field) is not None}
-            for number, row in enumerate(rows, start=1)  # a match with an id 0 would count as none
-        ]
-        part.createIndex()
-        return part
+            | {field: row[field] for field in kept if row.get(field) is not None}
+            for number, row in enumerate(  # from 1: a match with an id 0 would count as none
+                (row for row in rows if row["image_id"] in images), start=1
+            )
+        ],
+    }
+    index.createIndex()
+    return index
 
-    index = {"images": chosen, "categories": categories}
-    return indexed(ground_truth["annotations"], "area", "iscrowd"), indexed(results, "score")
 
-
-def evaluated(
+def evaluate(
     ground_truth: Mapping[str, Any],
     results: Sequence[Row],
     image_ids: Iterable[int] | None = None,
@@ -86,8 +93,16 @@ def evaluated(
 ) -> Any:
     """A COCOeval that has run. Not `full`: objects of all sizes together, the 100 best detections
     only. `thresholds`: IoUs instead of COCO's ten. Raises ValueError as `coco_figures`."""
+    every = [image["id"] for image in ground_truth["images"]]
+    images = set(every if image_ids is None else map(int, image_ids))
+    categories = {category["id"] for category in ground_truth["categories"]}
+    _check_ids(ground_truth, results, images)
+    _check_finite(results)
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools reports on every step
-        objects, detections = _checked(ground_truth, results, image_ids, tools[0])
+        objects = _make_index(
+            tools[0], ground_truth["annotations"], images, categories, ["area", "iscrowd"]
+        )
+        detections = _make_index(tools[0], results, images, categories, ["score"])
         evaluation = tools[1](objects, detections, "bbox")
         limits = evaluation.params
         if thresholds is not None:
@@ -128,7 +143,7 @@ def coco_figures(
     for results of unknown images or categories, for ids above 2^53, and for nan or inf.
     """
     tools = tools or fast_tools()
-    evaluation = evaluated(ground_truth, results, image_ids, full=full, tools=tools)
+    evaluation = evaluate(ground_truth, results, image_ids, full=full, tools=tools)
     objects = evaluation.cocoGt
     counts = Counter(row["category_id"] for row in objects.anns.values() if not row["iscrowd"])
     names = {category["id"]: category["name"] for category in ground_truth["categories"]}
@@ -144,10 +159,9 @@ def coco_figures(
     figures = Figures(_summary(precision, evaluation.eval["recall"], full), per_class, curves, {})
     if not full:
         return figures
-    chosen = set(objects.imgs)
-    parts = (ground_truth["annotations"], results)
-    truth, found = ([row for row in rows if row["image_id"] in chosen] for rows in parts)
-    voc = voc_figures({**ground_truth, "annotations": truth}, found)
+    annotations = [row for row in ground_truth["annotations"] if row["image_id"] in objects.imgs]
+    detections = [row for row in results if row["image_id"] in objects.imgs]
+    voc = voc_figures({**ground_truth, "annotations": annotations}, detections)
     for name, row in per_class.items():
         row["VOC07"], row["VOC12"] = voc.eleven[name], voc.area[name]
     return figures._replace(voc={"VOC07": voc.eleven["mean"], "VOC12": voc.area["mean"]})

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detector.config.errors import UserError
-from detector.evaluation.coco import evaluated
+from detector.evaluation.coco import evaluate
 
 RECALLS = np.linspace(0, 1, 101)
 
@@ -50,61 +50,65 @@ def match_all(
     the object of its class that it overlaps most and that is not taken. `thresholds`: IoUs; None
     for COCO's ten, 0.5 to 0.95.
     """
-    evaluation = evaluated(ground_truth, results, image_ids, full=False, thresholds=thresholds)
-    limits, cells = evaluation.params, evaluation.evalImgs
-    count, steps = len(limits.imgIds), len(limits.iouThrs)
-    found = {}
-    for k, category in enumerate(limits.catIds):
-        objects = np.zeros(count)
-        columns: list[tuple[np.ndarray, ...]] = []
-        for index, cell in enumerate(cells[k * count : (k + 1) * count]):
-            if cell is None:
-                continue
-            objects[index] = np.count_nonzero(np.asarray(cell["gtIgnore"]) == 0)
-            size = len(cell["dtScores"])
-            columns.append(
-                (
-                    np.full(size, index),
-                    np.asarray(cell["dtScores"], float),
-                    np.asarray(cell["dtMatches"]).reshape(steps, size),
-                    np.asarray(cell["dtIgnore"], bool).reshape(steps, size),
-                    np.asarray(cell["dtIds"], np.int64) - 1,
-                )
+    evaluation = evaluate(ground_truth, results, image_ids, full=False, thresholds=thresholds)
+    images, steps = len(evaluation.params.imgIds), len(evaluation.params.iouThrs)
+    return {
+        category: _join(evaluation.evalImgs[k * images : (k + 1) * images], steps)
+        for k, category in enumerate(evaluation.params.catIds)
+    }
+
+
+def _join(cells: Sequence[dict[str, Any] | None], steps: int) -> Matches:
+    """`cells`: pycocotools' matches of one class in each image; None in an image that has neither
+    objects nor detections of it. `steps`: T."""
+    objects = np.zeros(len(cells))
+    columns: list[tuple[np.ndarray, ...]] = []
+    for index, cell in enumerate(cells):
+        if cell is None:
+            continue
+        objects[index] = np.count_nonzero(np.asarray(cell["gtIgnore"]) == 0)
+        size = len(cell["dtScores"])
+        columns.append(
+            (
+                np.full(size, index),
+                np.asarray(cell["dtScores"], float),
+                np.asarray(cell["dtMatches"]).reshape(steps, size),
+                np.asarray(cell["dtIgnore"], bool).reshape(steps, size),
+                np.asarray(cell["dtIds"], np.int64) - 1,
             )
-        empty = np.zeros(0)
-        columns.append((empty.astype(int), empty, *[np.zeros((steps, 0))] * 2, empty.astype(int)))
-        images, scores, partners, ignored, ids = (
-            np.concatenate(part, axis=-1) for part in zip(*columns, strict=True)
         )
-        order = np.argsort(-scores, kind="stable")
-        partners, ignored = partners[:, order].astype(np.int64), ignored[:, order].astype(bool)
-        correct = (partners > 0) & ~ignored
-        found[category] = Matches(
-            images[order], scores[order], correct, ignored, objects, ids[order], partners
-        )
-    return found
+    empty = np.zeros(0)
+    columns.append((empty.astype(int), empty, *[np.zeros((steps, 0))] * 2, empty.astype(int)))
+    images, scores, partners, ignored, ids = (
+        np.concatenate(part, axis=-1) for part in zip(*columns, strict=True)
+    )
+    order = np.argsort(-scores, kind="stable")
+    partners, ignored = partners[:, order].astype(np.int64), ignored[:, order].astype(bool)
+    correct = (partners > 0) & ~ignored
+    return Matches(images[order], scores[order], correct, ignored, objects, ids[order], partners)
 
 
 def average_precision(matches: Matches, weights: np.ndarray | None = None) -> np.ndarray:
-    """COCO's AP (B, T) of one class for B weightings (B, I) of the images, a weight counting how
-    often an image is there; nan where there are no objects. None: every image once."""
+    """COCO's AP (B, T) of one class for B weightings (B, I) of the images; nan without objects.
+
+    A weight says how often an image counts; None: every image once. AP is the mean over 101 recalls
+    of the best precision at that recall or more, 0 above the highest recall.
+    """
     if weights is None:
         weights = np.ones((1, len(matches.objects)))
-    total = weights @ matches.objects  # (B,)
-    each = weights[:, matches.images]  # (B, D)
-    found = np.full((len(weights), len(matches.correct)), np.nan)
+    totals = weights @ matches.objects  # (B,)
+    counts = weights[:, matches.images]  # (B, D)
+    figures = np.full((len(weights), len(matches.correct)), np.nan)
     for t, (correct, ignored) in enumerate(zip(matches.correct, matches.ignored, strict=True)):
-        counted = np.flatnonzero(~ignored)
-        every = each[:, counted]
-        right = np.cumsum(every * correct[counted], axis=1)
-        seen = np.cumsum(every, axis=1)
-        precision = right / np.maximum(seen, np.spacing(1))
+        kept = np.flatnonzero(~ignored)
+        true_positives = np.cumsum(counts[:, kept] * correct[kept], axis=1)
+        positives = np.cumsum(counts[:, kept], axis=1)
+        precision = true_positives / np.maximum(positives, np.spacing(1))
         best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        for row in np.flatnonzero(total > 0):
-            place = np.searchsorted(right[row] / total[row], RECALLS, side="left")
-            padded = np.append(best[row], 0.0)
-            found[row, t] = padded[place].mean()
-    return found
+        for row in np.flatnonzero(totals > 0):
+            place = np.searchsorted(true_positives[row] / totals[row], RECALLS, side="left")
+            figures[row, t] = np.append(best[row], 0.0)[place].mean()
+    return figures
 
 
 def mean_precision(

@@ -3,15 +3,14 @@
 Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors", ECCV 2020.
 """
 
-import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from detector.evaluation.calibration import Calibration, calibration
-from detector.evaluation.matches import RECALLS, Matches, match_all
+from detector.evaluation.matches import Matches, match_all, mean_precision
 from detector.evaluation.table import Table
 from detector.evaluation.voc import box_iou
 
@@ -20,38 +19,43 @@ KINDS = ("class", "location", "both", "duplicate", "background", "missed")
 
 
 class Errors(NamedTuple):
-    """`ap50`: the mean over classes now. `gained`: kind -> AP50 that mending all errors of that
-    kind alone would add. `counts`: kind -> how many detections (missed: objects) there are."""
+    """`ap50`: the mean over classes now. `gained`: kind -> AP50 that fixing all errors of that kind
+    alone would add. `counts`: kind -> how many detections (missed: objects) there are."""
 
     ap50: float
     gained: dict[str, float]
     counts: dict[str, int]
 
 
-class _Detection(NamedTuple):
+Object = tuple[int, int]  # category id, index among the objects
+
+
+class Detection(NamedTuple):
+    """`kind`: of its error, "" for none. `target`: what a location or class error is about."""
+
     category: int
     score: float
-    right: bool
-    kind: str  # of error, "" for none
-    mended: tuple[int, int] | None  # (category, object) that it would find if it were mended
+    correct: bool
+    kind: str = ""
+    target: Object | None = None
 
 
 def explain(
     ground_truth: Mapping[str, Any],
     results: Sequence[dict[str, Any]],
     image_ids: Iterable[int] | None = None,
-) -> "tuple[Errors, Calibration]":
+) -> tuple[Errors, Calibration]:
     """Errors and calibration of the detections in `image_ids` (None: all), matched once.
 
-    Every wrong detection has one kind of error, with its best IoU to objects of its own class
-    and of others:
+    Every wrong detection has one kind of error, by its best IoU with objects of its own class and
+    of others:
 
     location: own class, IoU 0.1 to 0.5 · class: another, 0.5 or more · duplicate: own, 0.5 or more,
-    but a better detection has the object · background: below 0.1 to all · both: all else. An object
-    is missed if no detection has it and no location or class error is about it. Mending a location
-    or class error makes the best-scored one about an object right and takes the others away;
-    mending a duplicate, background or both takes it away; mending the missed takes them off the
-    objects to find. Matching to a crowd is no error.
+    but a better detection has the object · background: below 0.1 with all · both: all else. An
+    object is missed if no detection has it and no location or class error is about it. Fixing
+    location or class errors makes the best-scored one about an object correct and takes the others
+    away; fixing duplicates, background or both takes them away; fixing the missed takes them off
+    the objects to find. A detection that matches a crowd is no error.
     """
     chosen = {image["id"] for image in ground_truth["images"]}
     if image_ids is not None:
@@ -59,74 +63,89 @@ def explain(
     objects = [row for row in ground_truth["annotations"] if row["image_id"] in chosen]
     results = [row for row in results if row["image_id"] in chosen]
     matches = match_all(ground_truth, results, chosen, thresholds=[FOREGROUND])
-    return _errors(objects, results, matches), calibration(matches)
+    return find_errors(objects, results, matches), calibration(matches)
 
 
-def _errors(
+def find_errors(
     objects: Sequence[Mapping[str, Any]],
     results: Sequence[dict[str, Any]],
     matches: Mapping[int, Matches],
 ) -> Errors:
-    found, unfound = _judge(objects, results, matches)
-    totals = {category: int(one.objects.sum()) for category, one in matches.items()}
-    before = _ap50(found, totals)
-    about = {one.mended for one in found if one.mended is not None}
-    missed = [(category, number) for category, number in unfound if (category, number) not in about]
-    gained = {}
-    for kind in KINDS[:-1]:
-        gained[kind] = _ap50(_mend(found, kind, set(unfound)), totals) - before
-    fewer = dict(totals)
-    for category, _ in missed:
-        fewer[category] -= 1
-    gained["missed"] = _ap50(found, fewer) - before
-    counts = {kind: sum(one.kind == kind for one in found) for kind in KINDS[:-1]}
-    return Errors(before, gained, {**counts, "missed": len(missed)})
+    """`objects`: annotations, and `results`: detections, that were matched at IoU 0.5."""
+    detections = classify(objects, results, matches)
+    unmatched = list_unmatched(objects, matches)
+    targets = {detection.target for detection in detections}
+    missed = [target for target in unmatched if target not in targets]
+    totals = {category: int(m.objects.sum()) for category, m in matches.items()}
+    ap50 = compute_ap50(detections, totals)
+    gained = {
+        kind: compute_ap50(fix(detections, kind, set(unmatched)), totals) - ap50
+        for kind in KINDS[:-1]
+    }
+    fewer = {category: n - sum(c == category for c, _ in missed) for category, n in totals.items()}
+    gained["missed"] = compute_ap50(detections, fewer) - ap50
+    counts = Counter(detection.kind for detection in detections)
+    numbers = {kind: counts[kind] for kind in KINDS[:-1]}
+    return Errors(ap50, gained, {**numbers, "missed": len(missed)})
 
 
-def _judge(
+def list_unmatched(
+    objects: Sequence[Mapping[str, Any]], matches: Mapping[int, Matches]
+) -> list[Object]:
+    """The objects without a detection; crowds do not count."""
+    matched = {n - 1 for m in matches.values() for n in m.partners[0][m.correct[0]].tolist()}
+    return [
+        (row["category_id"], index)
+        for index, row in enumerate(objects)
+        if not row.get("iscrowd") and index not in matched
+    ]
+
+
+def classify(
     objects: Sequence[Mapping[str, Any]],
     results: Sequence[dict[str, Any]],
     matches: Mapping[int, Matches],
-) -> tuple[list[_Detection], list[tuple[int, int]]]:
-    """All counted detections with their errors, and (category, number) of the objects without a
-    detection."""
-    real = [number for number, row in enumerate(objects) if not row.get("iscrowd")]
-    there: defaultdict[int, list[int]] = defaultdict(list)
-    for number in real:
-        there[objects[number]["image_id"]].append(number)
-    taken = {
-        int(partner) - 1
-        for one in matches.values()
-        for partner in one.partners[0][one.correct[0]].tolist()
-    }
-    judged: defaultdict[int, list[tuple[int, float, bool]]] = defaultdict(list)
-    for one in matches.values():
-        counted = np.flatnonzero(~one.ignored[0])
-        for k in counted.tolist():
-            row = int(one.ids[k])
-            judged[results[row]["image_id"]].append((row, one.scores[k], bool(one.correct[0, k])))
-    found: list[_Detection] = []
-    for image_id, rows in sorted(judged.items()):  # in COCO's order: equal scores keep it
-        rows.sort()
-        numbers = np.array(there.get(image_id, []), int)
-        categories = np.array([objects[number]["category_id"] for number in numbers], int)
-        boxes = np.array([objects[number]["bbox"] for number in numbers], float).reshape(-1, 4)
-        mine = np.array([results[row]["bbox"] for row, _, _ in rows], float)
-        for overlap, (row, score, right) in zip(box_iou(mine, boxes), rows, strict=True):
-            category = results[row]["category_id"]
-            kind, mended = "", None
-            if not right:
-                same = categories == category
-                kind, place = _kind(overlap, same)
-                if place is not None:
-                    mended = (int(categories[place]), int(numbers[place]))
-            found.append(_Detection(category, float(score), right, kind, mended))
-    unfound = [(objects[k]["category_id"], k) for k in real if k not in taken]
-    return found, unfound
+) -> list[Detection]:
+    """The detections that count, each with its error, image by image."""
+    objects_of: defaultdict[int, list[int]] = defaultdict(list)
+    for index, row in enumerate(objects):
+        if not row.get("iscrowd"):
+            objects_of[row["image_id"]].append(index)
+    correct: dict[int, bool] = {}  # index of a result -> whether it matches an object
+    for m in matches.values():
+        counts = ~m.ignored[0]
+        correct |= zip(m.ids[counts].tolist(), m.correct[0][counts].tolist(), strict=True)
+    results_of: defaultdict[int, list[int]] = defaultdict(list)
+    for index in sorted(correct):
+        results_of[results[index]["image_id"]].append(index)
+    detections: list[Detection] = []
+    for image_id, indices in sorted(results_of.items()):  # in COCO's order: equal scores keep it
+        rows = [(results[index], correct[index]) for index in indices]
+        detections += _classify_image(rows, objects, objects_of[image_id])
+    return detections
 
 
-def _kind(overlap: np.ndarray, same: np.ndarray) -> tuple[str, int | None]:
-    """Kind of error, and the place of the object that it is about (location and class only)."""
+def _classify_image(
+    rows: Sequence[tuple[dict[str, Any], bool]],
+    objects: Sequence[Mapping[str, Any]],
+    indices: Sequence[int],
+) -> Iterator[Detection]:
+    """`rows`: detections, and whether each is correct; `indices`: of the image's objects."""
+    categories = np.array([objects[index]["category_id"] for index in indices], int)
+    boxes = [objects[index]["bbox"] for index in indices]
+    overlaps = box_iou([row["bbox"] for row, _ in rows], boxes)
+    for (row, correct), overlap in zip(rows, overlaps, strict=True):
+        detection = Detection(row["category_id"], float(row["score"]), correct)
+        if not correct:
+            kind, place = find_kind(overlap, categories == row["category_id"])
+            target = None if place is None else (int(categories[place]), indices[place])
+            detection = detection._replace(kind=kind, target=target)
+        yield detection
+
+
+def find_kind(overlap: np.ndarray, same: np.ndarray) -> tuple[str, int | None]:
+    """Kind of error of a wrong detection, and the place of the object that it is about (location
+    and class only). `overlap`: its IoU with every object; `same`: whether that is of its class."""
     own, other = np.where(same, overlap, 0.0), np.where(same, 0.0, overlap)
     if own.size and BACKGROUND <= own.max() < FOREGROUND:
         return "location", int(own.argmax())
@@ -139,39 +158,42 @@ def _kind(overlap: np.ndarray, same: np.ndarray) -> tuple[str, int | None]:
     return "both", None
 
 
-def _mend(
-    found: Sequence[_Detection], kind: str, unfound: set[tuple[int, int]]
-) -> list[_Detection]:
-    best: dict[tuple[int, int], _Detection] = {}
-    for one in found:
-        if one.kind == kind and one.mended in unfound:
-            assert one.mended is not None
-            if one.mended not in best or best[one.mended].score < one.score:
-                best[one.mended] = one
-    mended = [
-        one._replace(category=one.mended[0], right=True, kind="")
-        for one in best.values()
-        if one.mended is not None
-    ]
-    return [one for one in found if one.kind != kind] + mended
-
-
-def _ap50(found: Sequence[_Detection], totals: Mapping[int, int]) -> float:
-    """COCO's AP at one IoU, the mean over the classes that have objects to find."""
-    each: defaultdict[int, list[_Detection]] = defaultdict(list)
-    for one in found:
-        each[one.category].append(one)
-    figures = []
-    for category, total in totals.items():
-        if total <= 0:
+def fix(detections: Sequence[Detection], kind: str, unmatched: set[Object]) -> list[Detection]:
+    """The detections without errors of that kind; those that can be are made correct."""
+    best: dict[Object, Detection] = {}
+    for detection in detections:
+        target = detection.target
+        if detection.kind != kind or target is None or target not in unmatched:
             continue
-        right = np.array([one.right for one in each[category]], bool)
-        order = np.argsort([-one.score for one in each[category]], kind="stable")
-        hits = np.cumsum(right[order]) if len(right) else np.zeros(0)
-        precision = hits / np.arange(1, len(hits) + 1)
-        best = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-        figures.append(best[np.searchsorted(hits / total, RECALLS, side="left")].mean())
-    return float(np.mean(figures)) if figures else math.nan
+        if target not in best or best[target].score < detection.score:
+            best[target] = detection
+    fixed = [Detection(category, best[category, k].score, True) for category, k in best]
+    return [detection for detection in detections if detection.kind != kind] + fixed
+
+
+def compute_ap50(detections: Sequence[Detection], totals: Mapping[int, int]) -> float:
+    """The mean over classes; `totals`: category -> objects to find, without which it does not
+    count. nan where there are none at all."""
+    groups: dict[int, list[Detection]] = {category: [] for category in totals}
+    for detection in detections:
+        groups[detection.category].append(detection)
+    matches = {category: _as_matches(groups[category], total) for category, total in totals.items()}
+    return float(mean_precision(matches)[0][0])
+
+
+def _as_matches(detections: Sequence[Detection], total: int) -> Matches:
+    """Of one class at one threshold, as if all were in one image."""
+    detections = sorted(detections, key=lambda detection: -detection.score)
+    count = len(detections)
+    return Matches(
+        images=np.zeros(count, int),
+        scores=np.array([detection.score for detection in detections], float),
+        correct=np.array([[detection.correct for detection in detections]], bool),
+        ignored=np.zeros((1, count), bool),
+        objects=np.array([total]),
+        ids=np.arange(count),
+        partners=np.zeros((1, count), int),
+    )
 
 
 def format_errors(errors: Errors, calibrated: Calibration) -> str:

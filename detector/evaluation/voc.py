@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
+from pycocotools import mask
 
 FOREGROUND = 0.5  # IoU from which a detection can be right
 
@@ -31,21 +33,23 @@ def voc_figures(
     the devkit's: its boxes count whole pixels, (xmin, ymin, xmax, ymax) there is (xmin - 1, ymin -
     1, xmax, ymax) here.
     """
-    objects, found = _by_class(ground_truth["annotations"]), _by_class(results)
-    names = {category["id"]: category["name"] for category in ground_truth["categories"]}
+    objects = _group(ground_truth["annotations"], "category_id")
+    detections = _group(results, "category_id")
     eleven, area = {}, {}
-    for key, name in names.items():
-        recall, precision = _curve(objects[key], found[key])
-        eleven[name], area[name] = eleven_points(recall, precision), whole_area(recall, precision)
+    for category in ground_truth["categories"]:
+        key, name = category["id"], category["name"]
+        recall, precision = _curve(objects[key], detections[key])
+        eleven[name] = eleven_points(recall, precision)
+        area[name] = area_under_curve(recall, precision)
     return VocFigures({"mean": _mean(eleven), **eleven}, {"mean": _mean(area), **area})
 
 
-def _by_class(
-    rows: Sequence[Mapping[str, Any]],
+def _group(
+    rows: Sequence[Mapping[str, Any]], field: str
 ) -> defaultdict[int, list[Mapping[str, Any]]]:
     groups: defaultdict[int, list[Mapping[str, Any]]] = defaultdict(list)
     for row in rows:
-        groups[row["category_id"]].append(row)
+        groups[row[field]].append(row)
     return groups
 
 
@@ -55,47 +59,50 @@ def _mean(figures: Mapping[str, float]) -> float:
 
 
 def _curve(
-    objects: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]
+    objects: Sequence[Mapping[str, Any]], detections: Sequence[Mapping[str, Any]]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Recall and precision of one class after each detection, by falling score; recall is nan where
     there is nothing to find."""
     total = sum(not row.get("iscrowd") for row in objects)
     if not total:
         return np.array([np.nan]), np.array([0.0])
-    order = np.argsort([-row["score"] for row in found], kind="stable")
-    boxes = np.array([found[k]["bbox"] for k in order], float).reshape(-1, 4)
-    images = np.array([found[k]["image_id"] for k in order], dtype=np.int64)
-    right, wrong = np.zeros(len(order)), np.ones(len(order))
-    there: defaultdict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    for row in objects:
-        there[row["image_id"]].append(row)
-    ranks = np.argsort(images, kind="stable")
-    groups = np.split(ranks, np.flatnonzero(np.diff(images[ranks])) + 1) if len(ranks) else []
-    for group in groups:
-        truth = there.get(int(images[group[0]]), [])
-        if not truth:
+    order = np.argsort([-row["score"] for row in detections], kind="stable")
+    correct, wrong = np.zeros(len(order)), np.ones(len(order))
+    objects_of = _group(objects, "image_id")
+    ranks_of: defaultdict[int, list[int]] = defaultdict(list)
+    for rank, place in enumerate(order):
+        ranks_of[detections[place]["image_id"]].append(rank)
+    for image_id, ranks in ranks_of.items():
+        if image_id not in objects_of:
             continue
-        overlap = box_iou(boxes[group], np.array([row["bbox"] for row in truth], float))
-        own = overlap.argmax(axis=1)
-        near = overlap.max(axis=1) >= FOREGROUND
-        difficult = np.array([bool(row.get("iscrowd")) for row in truth])[own]
-        wrong[group[near & difficult]] = 0
-        claimed = group[near & ~difficult]
-        _, first = np.unique(
-            own[near & ~difficult], return_index=True
-        )  # the best score comes first
-        right[claimed[first]], wrong[claimed[first]] = 1, 0
-    hits, misses = np.cumsum(right), np.cumsum(wrong)
+        boxes = [detections[order[rank]]["bbox"] for rank in ranks]
+        matched, counted = _match(boxes, objects_of[image_id])
+        correct[ranks], wrong[ranks] = matched, counted & ~matched
+    hits, misses = np.cumsum(correct), np.cumsum(wrong)
     return hits / total, hits / np.maximum(hits + misses, 1e-12)
 
 
-def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(A, B) of boxes (A, 4) and (B, 4), x, y, width, height; 0 / 0 counts as 0."""
-    low = np.maximum(a[:, None, :2], b[:, :2])
-    high = np.minimum(a[:, None, :2] + a[:, None, 2:], b[:, :2] + b[:, 2:])
-    shared = (high - low).clip(0).prod(axis=-1)
-    union = a[:, None, 2:].prod(axis=-1) + b[:, 2:].prod(axis=-1) - shared
-    return shared / np.maximum(union, 1e-12)
+def _match(
+    boxes: Sequence[Sequence[float]], objects: Sequence[Mapping[str, Any]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of the detections of one image and class, by falling score: which are right, and which count
+    at all (all but those of a difficult object), bool (D,) each."""
+    overlap = box_iou(boxes, [row["bbox"] for row in objects])
+    nearest, near = overlap.argmax(axis=1), overlap.max(axis=1) >= FOREGROUND
+    difficult = np.array([bool(row.get("iscrowd")) for row in objects])[nearest]
+    claims = np.flatnonzero(near & ~difficult)
+    _, first = np.unique(nearest[claims], return_index=True)  # the best score comes first
+    matched = np.zeros(len(overlap), bool)
+    matched[claims[first]] = True
+    return matched, ~(near & difficult)
+
+
+def box_iou(a: ArrayLike, b: ArrayLike) -> np.ndarray:
+    """pycocotools' IoU (A, B) of boxes (A, 4) and (B, 4), x, y, width, height; 0 / 0 counts as
+    0."""
+    one, other = (np.reshape(np.asarray(boxes, float), (-1, 4)) for boxes in (a, b))
+    crowds = np.zeros(len(other), np.uint8)
+    return np.reshape(mask.iou(one, other, crowds), (len(one), len(other)))
 
 
 def eleven_points(recall: np.ndarray, precision: np.ndarray) -> float:
@@ -106,7 +113,7 @@ def eleven_points(recall: np.ndarray, precision: np.ndarray) -> float:
     return float(np.mean(best))
 
 
-def whole_area(recall: np.ndarray, precision: np.ndarray) -> float:
+def area_under_curve(recall: np.ndarray, precision: np.ndarray) -> float:
     """The area under the best precision at that recall or more."""
     if np.isnan(recall).any():
         return math.nan
