@@ -1,4 +1,4 @@
-"""Anchors: the boxes that the heads correct. Every cell of every level has the same few, of several
+"""Anchors: the boxes that the box head corrects. Each cell of a level has the same few, of several
 sizes and shapes."""
 
 from collections.abc import Sequence
@@ -19,9 +19,9 @@ class AnchorGenerator(nn.Module):
         sizes: sides in pixels of the smallest square anchor of each level.
         ratios: heights over widths.
         scales: how many sizes per octave: 3 gives s, s 2^(1/3), s 2^(2/3).
-        rounding: "exact", or "torchvision" for its published weights: sides are cut to whole
-            pixels, corners rounded, and a stride is image size // feature size, which gives 61 and
-                114 instead of 64 and 128 at 800 px.
+        rounding: "exact", or "torchvision", which its published weights need: sides are cut to
+            whole pixels, corners rounded, and a stride is image size // feature size, which gives
+            61 and 114 instead of 64 and 128 at 800 px.
     """
 
     strides = (8, 16, 32, 64, 128)

@@ -24,8 +24,8 @@ STAGES: dict[int, tuple[Block, tuple[int, int, int, int]]] = {
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with 32 groups where each has at least 4 channels (256: 32 groups, as torchvision's
-    heads), else fewer."""
+    """GroupNorm of 32 groups, as in torchvision's heads, or fewer, so that a group has at least 4
+    channels."""
     return nn.GroupNorm(math.gcd(32, channels // 4), channels)
 
 
@@ -49,9 +49,7 @@ class ResNetBody(nn.Module):
     def __init__(self, depth: int, width: int, norm: str) -> None:
         super().__init__()
         block, blocks = STAGES[depth]
-        parts = ResNet(
-            block, [1, 1, 1, 1], norm_layer=NORMS[norm]
-        )  # has torchvision's layer factory
+        parts = ResNet(block, [1, 1, 1, 1], norm_layer=NORMS[norm])  # for its layer factory
         parts.inplanes = width
         self.conv1 = nn.Conv2d(3, width, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = NORMS[norm](width)

@@ -1,15 +1,17 @@
-"""Boxes and deltas. A box is xyxy in pixels; deltas (dx, dy, dw, dh) tell a box relative to its
-anchor: the shift of the center in anchor sizes and the log of the ratio of sizes (R-CNN, appendix
-C), with no further scaling."""
+"""Boxes and deltas.
+
+A box is xyxy in pixels. Deltas (dx, dy, dw, dh) describe a box relative to an anchor: the shift of
+the center in anchor sizes, and the log of the ratio of sizes (R-CNN, appendix C), not scaled any
+further.
+"""
 
 import math
 
 import torch
 from torch import Tensor
 
-MAX_LOG_SCALE = math.log(
-    1000 / 16
-)  # a 16 px anchor may grow to 1000 px; keeps exp() finite early on
+# a 16 px anchor may grow to 1000 px; keeps exp() finite early in training
+MAX_LOG_SCALE = math.log(1000 / 16)
 
 
 def center_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -19,8 +21,7 @@ def center_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """Deltas (..., 4) that lead from anchors (..., 4) to boxes (..., 4). Both need positive width
-    and height."""
+    """Deltas (..., 4) from anchors to boxes, both (..., 4), of positive width and height."""
     center, size = center_size(boxes)
     anchor_center, anchor_size = center_size(anchors)
     return torch.cat(
@@ -29,7 +30,7 @@ def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
-    """Boxes (..., 4) that deltas (..., 4) make of anchors (..., 4); undoes `encode`.
+    """Boxes (..., 4) of deltas (..., 4) and anchors (..., 4); undoes `encode`.
 
     Always in float32 or better: in bfloat16 coordinates are off by up to 15 px.
     """

@@ -1,4 +1,4 @@
-"""Exact DIoU-NMS: the greedy loop made fast on a CPU, a fixed point of all boxes on a GPU."""
+"""Exact DIoU-NMS: the greedy loop made fast for a CPU, and a fixed-point iteration for a GPU."""
 
 import numpy as np
 import torch
@@ -7,8 +7,8 @@ from torch import Tensor
 from losses.overlaps import diou
 
 BLOCK = 256  # so many boxes act together: it bounds the memory, and an early end saves the rest
-SPARSE = 16  # overlaps of a box with others, on average: up to here listing them all pays
-STEPS = 4  # of the fixed point between two looks at whether it is reached
+SPARSE = 16  # up to so many overlaps of a box with others, on average, listing them all pays
+STEPS = 4  # of the iteration between two checks of whether it has ended
 
 
 def suppress_image(
@@ -16,8 +16,8 @@ def suppress_image(
 ) -> Tensor:
     """DIoU-NMS on the CPU, of one image: the greedy loop itself.
 
-    What makes it fast: DIoU is only computed for pairs that overlap at all, and for many boxes
-    together; the loop looks up which boxes the next one that stays puts an end to.
+    It is fast because DIoU is computed only for pairs that overlap at all, and for many pairs at
+    once; for each box that stays the loop looks up which later boxes it suppresses.
     """
     order = scores.argsort(descending=True, stable=True)
     boxes = boxes[order]
@@ -29,15 +29,15 @@ def suppress_image(
     while len(kept) < most and alive[start:].any():
         rest = start + np.flatnonzero(alive[start:])
         block = rest[:BLOCK] if pairs is None else rest
-        one, other = _dense_pairs(sides, group, block, rest) if pairs is None else pairs
-        first, second = torch.from_numpy(one), torch.from_numpy(other)
-        ends = (diou(boxes[first], boxes[second], beta) > threshold).numpy()
-        one, other = one[ends], other[ends]
-        bounds = np.searchsorted(one, np.append(block, len(order))).tolist()
+        earlier, later = _dense_pairs(sides, group, block, rest) if pairs is None else pairs
+        first, second = torch.from_numpy(earlier), torch.from_numpy(later)
+        suppressed = (diou(boxes[first], boxes[second], beta) > threshold).numpy()
+        earlier, later = earlier[suppressed], later[suppressed]
+        bounds = np.searchsorted(earlier, np.append(block, len(order))).tolist()
         for k, row in enumerate(block.tolist()):
             if alive[row]:
                 kept.append(row)
-                alive[other[bounds[k] : bounds[k + 1]]] = False
+                alive[later[bounds[k] : bounds[k + 1]]] = False
         start = int(block[-1]) + 1
     return order[torch.tensor(kept[:most], dtype=torch.int64)]
 
@@ -55,46 +55,46 @@ def _sparse_pairs(sides: np.ndarray, group: np.ndarray) -> tuple[np.ndarray, np.
     lane = group * (float(right.max()) - float(left.min()) + 1)
     begin, end = left + lane, right + lane
     by_left = begin.argsort()
-    here = np.arange(1, len(left) + 1)
+    rank = np.arange(1, len(left) + 1)
     # a rounded coordinate may be equal to its neighbor, hence "right"; DIoU decides in the end
-    count = (np.searchsorted(begin[by_left], end[by_left], "right") - here).clip(0)
+    count = (np.searchsorted(begin[by_left], end[by_left], "right") - rank).clip(0)
     if count.sum() > SPARSE * len(left):
         return None
-    one = np.repeat(by_left, count)
-    skipped = np.repeat(count.cumsum() - count - here, count)
-    other = by_left[np.arange(len(one)) - skipped]
-    touch = (top[one] < bottom[other]) & (top[other] < bottom[one])
-    one, other = one[touch], other[touch]
-    one, other = np.minimum(one, other), np.maximum(one, other)
-    by_score = one.argsort()
-    return one[by_score], other[by_score]
+    a = np.repeat(by_left, count)
+    skipped = np.repeat(count.cumsum() - count - rank, count)
+    b = by_left[np.arange(len(a)) - skipped]
+    touch = (top[a] < bottom[b]) & (top[b] < bottom[a])
+    a, b = a[touch], b[touch]
+    earlier, later = np.minimum(a, b), np.maximum(a, b)
+    by_score = earlier.argsort()
+    return earlier[by_score], later[by_score]
 
 
 def _dense_pairs(
     sides: np.ndarray, group: np.ndarray, block: np.ndarray, rest: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same of the boxes of a block with all the rest, of which the block is the beginning."""
+    """All such pairs of a box of a block with one of `rest`, which begins with the block."""
     left, top, right, bottom = sides
     touch = left[block, None] < right[rest]
     touch &= left[rest] < right[block, None]
     touch &= top[block, None] < bottom[rest]
     touch &= top[rest] < bottom[block, None]
     touch &= group[block, None] == group[rest]
-    one, other = np.divmod(np.flatnonzero(touch), len(rest))
-    later = other > one
-    return block[one[later]], rest[other[later]]
+    row, column = np.divmod(np.flatnonzero(touch), len(rest))
+    later = column > row
+    return block[row[later]], rest[column[later]]
 
 
 def suppress_batch(
     boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, beta: float, most: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """DIoU-NMS of all images at once, for a GPU: which boxes stay, in order of falling score, that
-    order, and the sorted scores, each (N, D).
+    """DIoU-NMS of all images at once, for a GPU.
 
-    Who stays solves stays[j] = not any(stays[i] and ends[i, j], i before j), and only one vector
-    does; iterated from "all stay", after t steps the first t entries are right (Zheng et al.,
-    "Enhancing Geometric Factors", IEEE Trans. Cybernetics 2021, "Cluster-NMS", without its limit of
-    steps). A few steps are enough for real detections, a chain of D boxes needs D.
+    Returns whether a box stays, in order of falling score, that order, and the sorted scores, each
+    (N, D). `stays` is the only solution of stays[j] = not any(stays[i] and ends[i, j], i before j).
+    Iterated from "all stay", its first t entries are right after t steps (Zheng et al., "Enhancing
+    Geometric Factors", IEEE Trans. Cybernetics 2021, "Cluster-NMS", without its limit of steps). A
+    few steps are enough for real detections, a chain of D boxes needs D.
     """
     scores, order = scores.sort(dim=1, descending=True, stable=True)
     boxes = boxes.gather(1, order[..., None].expand_as(boxes))
@@ -106,11 +106,11 @@ def suppress_batch(
         similar = diou(boxes[:, block, None], boxes[:, None, rest], beta)
         ends = (similar > threshold) & (labels[:, block, None] == labels[:, None, rest])
         ends = ends.triu(1)  # a box acts on later ones
-        own, size = stays[:, block], ends.shape[1]
-        within, now = ends[:, :, :size], own
+        block_stays, size = stays[:, block], ends.shape[1]
+        within, now = ends[:, :, :size], block_stays
         while True:
             for _ in range(STEPS):
-                before, now = now, own & ~(now[:, :, None] & within).any(1)
+                before, now = now, block_stays & ~(now[:, :, None] & within).any(1)
             if torch.equal(before, now):
                 break
         stays[:, rest] &= ~(now[:, :, None] & ends).any(1)

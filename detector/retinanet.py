@@ -1,5 +1,4 @@
-"""RetinaNet: images -> what every anchor says. Knows nothing of losses but how their logits
-start."""
+"""RetinaNet: images -> predictions of all anchors. Knows of losses only how their logits start."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,7 +14,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB in 
 
 
 class Predictions(NamedTuple):
-    """What every anchor says, all levels concatenated, before suppression.
+    """Of all anchors, levels concatenated, before suppression.
 
     logits (N, R, K or K + 1) · deltas (N, R, 4) · anchors (R, 4) xyxy pixels · level_sizes: anchors
     of each level.
@@ -47,8 +46,8 @@ class Head(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def add_outputs(self, outputs: int, per_cell: int) -> None:
-        """`outputs` instead of fewer; those that were there keep their weights, and neither they
-        nor what is drawn afterwards depends on how many are added."""
+        """Widen the head to `outputs` per anchor. The former ones keep their weights; neither these
+        nor random numbers drawn afterwards depend on how many are added."""
         before, self.outputs = self.outputs, outputs
         old = self.output
         with torch.random.fork_rng(devices=[]), torch.no_grad():

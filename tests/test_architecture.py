@@ -1,12 +1,14 @@
 """The arrows of the house run one way: which part may import which."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 CORE = "detector"  # the files directly in that folder
@@ -122,3 +124,30 @@ def test_a_command_line_is_read_without_torch() -> None:
     assert not list(imported(ROOT / "detector" / "__init__.py"))
     code = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_the_glossary_describes_the_batch_that_data_makes() -> None:
+    import numpy as np
+
+    import detector
+    from data.dataset import collate
+
+    sample = {
+        "image": np.zeros((3, 8, 12), np.uint8),
+        "boxes": np.zeros((2, 4), np.float32),
+        **{name: np.zeros(2, np.int64) for name in ("labels", "identities")},
+        "ignore": np.zeros(2, bool),
+        "size": (8, 12),
+        "original_size": (16, 24),
+        "image_id": 7,
+    }
+    batch = collate([{**sample, "image": torch.from_numpy(sample["image"])}])
+    letters = {"N": 1, "G": 16, "H": 8, "W": 12}
+    lines = str(detector.__doc__).partition("A batch is")[2].splitlines()
+    rows = [re.match(r"(\w+) +\(([^)]*)\) (\w+)", line) for line in lines]
+    described = {row[1]: (row[2], row[3]) for row in rows if row}
+    assert set(described) == set(batch)
+    for name, (shape, dtype) in described.items():
+        sizes = [letters.get(part) or int(part) for part in shape.strip(",").split(", ")]
+        assert list(batch[name].shape) == sizes, name
+        assert batch[name].dtype == getattr(torch, dtype), name

@@ -10,7 +10,7 @@ from detector.backbone import Backbone
 from detector.nms import Suppression
 from detector.postprocess import Postprocess
 from detector.retinanet import RetinaNet
-from detector.runs.weights import from_torchvision, load_whole
+from detector.runs.weights import from_torchvision, load_net
 from losses import FocalLoss
 
 K = 91
@@ -80,8 +80,7 @@ def test_detections_agree_with_torchvision(version: int, scene: str, seed: int) 
     images = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in sizes]
     floats = [image / 255 for image in images]
     stage(model, floats)
-    state, _ = from_torchvision(dict(model.state_dict()), net, [""] * K, range(K))
-    load_whole(net, state, "torchvision")
+    load_net(net, from_torchvision(dict(model.state_dict())), "torchvision")
     with torch.no_grad():
         expected = model(floats)
 

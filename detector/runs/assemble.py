@@ -21,7 +21,7 @@ from detector.nms import Suppression
 from detector.postprocess import Postprocess
 from detector.retinanet import RetinaNet
 from detector.runs.folder import checkpoint_file, existing_run
-from detector.runs.weights import net_weights, read_weights
+from detector.runs.weights import differing, net_weights, read_weights
 
 
 def load_class(name: str) -> type:
@@ -99,10 +99,7 @@ def open_run(
     detector = assemble(config)
     path = checkpoint_file(run, checkpoint)
     weights = net_weights(read_weights(path))
-    expected = detector.net.state_dict()
-    wrong = [k for k, v in expected.items() if k not in weights or weights[k].shape != v.shape]
-    wrong += [key for key in weights if key not in expected]
-    if wrong:
+    if wrong := differing(weights, detector.net.state_dict()):
         raise UserError(
             f"{path} is of another model than {run}/config.yaml describes: {len(wrong)} weights "
             f"differ, the first is net.{wrong[0]}"
