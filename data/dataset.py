@@ -9,10 +9,9 @@ import torch
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from data import DataError
 from data.sampler import Key
 from data.split import Split
-from data.transforms import Augmentation, Shape, load_image, pad, reduction, resize
+from data.transforms import Augmentation, Shape, load_annotated, pad, reduction, resize
 
 SMALLEST_GROUP = 16  # rows of a batch's objects: 16, 32, 64, ...
 
@@ -45,19 +44,10 @@ class Images(Dataset[dict[str, Any]]):
             self.cache = list(bar)
 
     def _read(self, index: int, shape: Shape) -> np.ndarray:
-        """uint8 (h, w, 3), resized. Where the file's size is not the annotated one, the boxes may
-        belong to either, and a training on wrong boxes would go unnoticed: that is an error."""
+        """uint8 (h, w, 3), resized."""
         path, (height, width) = self.split.paths[index], self.split.sizes[index].tolist()
         factor = reduction((height, width), shape) if self.reduce else 1
-        image = load_image(path, factor)
-        smaller = (-(-height // factor), -(-width // factor))
-        if image.shape[:2] not in ((height, width), smaller):
-            full = load_image(path)
-            raise DataError(
-                f"{path} is {full.shape[1]}x{full.shape[0]} pixels, but its annotations say "
-                f"{width}x{height} (rotated by EXIF, or resized?): correct one"
-            )
-        return resize(image, shape)
+        return resize(load_annotated(path, (height, width), factor), shape)
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         index, epoch, shape = key

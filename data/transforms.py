@@ -28,13 +28,13 @@ REDUCED = {  # cannot be had in RGB
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.4, 0.4, 0.4, 0.05
 
 
-def load_image(path: str | Path, factor: int = 1) -> np.ndarray:
+def load_image(path: str | Path, factor: int = 1, *, upright: bool = True) -> np.ndarray:
     """uint8 (H, W, 3) RGB, of gray images and images with alpha too.
 
     `factor` 2, 4 or 8 makes a JPEG that much smaller (sides rounded up), in a fraction of the time,
-    by decoding the coarse part of every block; other files keep their size. An EXIF orientation is
-    ignored, as COCO's annotations want it. Raises DataError where the file is missing or cannot be
-    decoded.
+    by decoding the coarse part of every block; other files keep their size. `upright`: turned as
+    the camera says in the EXIF data, as every viewer shows it; else as the pixels are stored.
+    Raises DataError where the file is missing or cannot be decoded.
     """
     try:
         encoded = np.fromfile(path, np.uint8)
@@ -42,12 +42,30 @@ def load_image(path: str | Path, factor: int = 1) -> np.ndarray:
         raise DataError(f"cannot read the image {path}: {error.strerror or error}") from None
     reduced = factor > 1 and encoded[:2].tobytes() == JPEG
     flags = REDUCED[factor] if reduced else cv2.IMREAD_COLOR_RGB
-    image = cv2.imdecode(encoded, flags | cv2.IMREAD_IGNORE_ORIENTATION) if encoded.size else None
+    flags |= 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
+    image = cv2.imdecode(encoded, flags) if encoded.size else None
     if image is None:
         raise DataError(
             f"cannot decode the image {path}: replace the file or drop it from the data"
         )
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if reduced else image
+
+
+def load_annotated(path: str | Path, size: Shape, factor: int = 1) -> np.ndarray:
+    """The image as its annotations see it: upright, or else as the pixels are stored, if only that
+    has the annotated `size` (height, width), since some tools draw boxes on what is stored. Raises
+    DataError where neither has: boxes may belong to any size, and a training on wrong ones would go
+    unnoticed."""
+    expected = size, (-(-size[0] // factor), -(-size[1] // factor))
+    for upright in (True, False):
+        image = load_image(path, factor, upright=upright)
+        if image.shape[:2] in expected:
+            return image
+    height, width = load_image(path).shape[:2]
+    raise DataError(
+        f"{path} is {width}x{height} pixels, but its annotations say {size[1]}x{size[0]} (resized, "
+        "or another image of this name?): correct one"
+    )
 
 
 class InputSize:

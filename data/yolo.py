@@ -138,7 +138,8 @@ def locate(place: Place, folder: Path, name: str) -> Path | None:
     """The file or folder of that name, relative to `folder` or to the data set; or else what its
     last parts name there, since such files keep the paths of the machine that wrote them."""
     parts = [x for x in PurePosixPath(name.replace("\\", "/")).parts if x not in ("/", "..", ".")]
-    fewest = min(2, len(parts))  # "images" alone may be that of another split
+    # A folder called images may be that of another split; a list of the data set is no other's.
+    fewest = 1 if name.endswith((".txt", ".names")) else min(2, len(parts))
     tails = [os.path.join(place.root, *parts[k:]) for k in range(len(parts) - fewest + 1)]
     for path in (os.path.join(folder, name), os.path.join(place.root, name), *tails):
         if file := place.folders.find(os.path.normpath(path)):

@@ -27,8 +27,9 @@ USAGE = """python scripts/predict.py RUN IMAGE|FOLDER --out DIR [--score 0.3]
        python scripts/predict.py RUN --split val [--count 12] --out DIR
 
 Writes every image with its boxes, and detections.json: file_name, category, bbox (x, y, width,
-height in pixels of the file), score. With --split the ground truth is on the left, sheet.png shows
-the first 24 pictures together, and detections.json has the data set's image_id and category_id."""
+height in pixels of the upright picture), score. With --split the ground truth is on the left,
+sheet.png shows the first 24 pictures together, and detections.json has the data set's image_id and
+category_id."""
 PROGRAM_OPTIONS = {
     "run": Option(str, ..., "name of a run under runs/, or its path"),
     "images": Option(str | None, None, "an image, or a folder of images"),
@@ -43,12 +44,14 @@ ON_SHEET = 24
 
 
 class Source(NamedTuple):
-    """An image to look at, the name to write it under, and what a split knows of it."""
+    """An image to look at, the name to write it under, and what a split knows of it: `size` is its
+    annotated height and width."""
 
     path: Path
     name: str
     image_id: int | None = None
     truth: "Marks | None" = None
+    size: tuple[int, int] | None = None
 
 
 def from_files(images: str, out: Path) -> list[Source]:
@@ -83,8 +86,9 @@ def from_split(config: dict[str, Any], split: str, count: int) -> tuple[list[Sou
     for index in np.unique(np.linspace(0, len(images) - 1, count).round().astype(int)):
         rows, image_id = images.rows(index), int(images.image_ids[index])
         truth = Marks(images.boxes[rows], images.labels[rows], ignore=images.ignore[rows])
-        file = Path(images.paths[index])
-        sources.append(Source(file, data.file_names[image_id], image_id, truth))
+        file, (height, width) = Path(images.paths[index]), images.sizes[index].tolist()
+        name = data.file_names[image_id]
+        sources.append(Source(file, name, image_id, truth, (height, width)))
     return sources, data.category_ids
 
 
@@ -95,12 +99,13 @@ def batches(
     from tqdm import tqdm
 
     from data import DataError
-    from data.transforms import load_image
+    from data.transforms import load_annotated, load_image
 
     waiting: dict[tuple[int, int], list[tuple[Source, np.ndarray]]] = {}
     for source in tqdm(sources, unit="image", disable=not sys.stderr.isatty()):
         try:
-            image = load_image(source.path)
+            path, annotated = source.path, source.size
+            image = load_annotated(path, annotated) if annotated else load_image(path)
         except DataError as error:
             tqdm.write(f"skipped: {error}", file=sys.stderr)
             continue

@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 
 from data import DataError
+from data.files import header_size
 from data.transforms import (
     GRAY,
     Augmentation,
     InputSize,
     Shape,
+    load_annotated,
     load_image,
     pad,
     place,
@@ -55,11 +57,56 @@ def test_images_of_any_kind_become_rgb(tmp_path: Path, mode: str) -> None:
     assert distance <= (30 if mode == "P" else 1)
 
 
-def test_the_rotation_mark_of_a_camera_is_ignored(tmp_path: Path) -> None:
+def turned(path: Path, orientation: int) -> np.ndarray:
+    """Writes a picture of 40 x 60 pixels that says how to turn it, and returns it as stored: red at
+    the left of the top, blue at the left of the bottom, green elsewhere."""
+    picture = np.full((40, 60, 3), (20, 200, 20), np.uint8)
+    picture[:16, :32], picture[24:, :32] = RED, BLUE
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees to look at it
-    Image.new("RGB", (60, 40)).save(tmp_path / "x.jpg", exif=exif)
-    assert load_image(tmp_path / "x.jpg").shape == (40, 60, 3)
+    exif[0x0112] = orientation
+    Image.fromarray(picture).save(path, exif=exif)
+    return picture
+
+
+UPRIGHT = {  # what the eight orientations say, each as numpy says it
+    1: lambda image: image,
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.swapaxes(0, 1),
+    6: lambda image: image.swapaxes(0, 1)[:, ::-1],
+    7: lambda image: image.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda image: image.swapaxes(0, 1)[::-1],
+}
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("orientation", UPRIGHT)
+def test_an_image_is_turned_as_its_camera_says(
+    tmp_path: Path, orientation: int, suffix: str
+) -> None:
+    path = tmp_path / f"x{suffix}"
+    expected = UPRIGHT[orientation](turned(path, orientation))
+    for factor in (1, 2, 4):
+        image = load_image(path, factor)
+        scale = factor if suffix == ".jpg" else 1  # only these become smaller
+        small = expected[scale // 2 :: scale, scale // 2 :: scale]
+        assert image.shape == small.shape
+        assert np.abs(image.astype(int) - small).mean() < 12
+    assert header_size(str(path)) == expected.shape[:2]
+
+
+@pytest.mark.parametrize("factor", [1, 2])
+def test_the_annotated_size_tells_whether_boxes_were_drawn_on_what_is_stored(
+    tmp_path: Path, factor: int
+) -> None:
+    stored = turned(tmp_path / "x.jpg", 6)
+    for size, expected in (((40, 60), stored), ((60, 40), UPRIGHT[6](stored))):
+        image = load_annotated(tmp_path / "x.jpg", size, factor)
+        assert image.shape[:2] == (size[0] // factor, size[1] // factor)
+        assert np.abs(image.astype(int) - expected[::factor, ::factor]).mean() < 12
+    with pytest.raises(DataError, match="is 40x60 pixels, but its annotations say 61x40"):
+        load_annotated(tmp_path / "x.jpg", (40, 61), factor)
 
 
 @pytest.mark.parametrize("factor", [1, 2, 4, 8])
