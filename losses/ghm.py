@@ -18,21 +18,23 @@ FIXED_POINT = 2**16  # 1 in the running counts
 
 
 class GradientDensity(nn.Module):
-    """Histogram of gradient norms over the whole batch of all ranks, with a running mean.
+    """How many examples have a gradient like theirs, and the weights of examples that follow.
 
-    Counts are int64, exact beyond 2^24 examples, and so are the running counts, with 16 fractional
-    bits: no cast of the module to half precision, and no averaging of weights, touches them. They
-    are corrected for their start at 0, so that the first steps are not several times too large. In
-    evaluation they are used but not changed.
+    The norms of gradients, [0, 1], are cut into M bins. Examples are counted over the whole batch
+    of all ranks, and the count of a bin is a running mean over batches. Counts are int64, exact
+    beyond 2^24 examples, and so are the running counts, with 16 fractional bits: neither a cast of
+    the module to half precision nor an averaging of weights touches them. They are corrected for
+    their start at 0, so that the first steps are not several times too large. In evaluation they
+    are used but not changed; a batch without valid anchors does not change them.
 
     Args:
-        bins: M unit regions of [0, 1]; a norm of exactly 1 is in the last.
+        bins: M; a norm of exactly 1 is in the last.
         momentum: share of the old counts in the running mean; 0 for the batch's own counts.
-        density: "valid_bins" divides by the number n of bins that are not empty (the authors' code:
-            examples with equal norms keep weight 1), "paper" by M (eq. 10 and 11), which makes the
-            loss M / n times smaller.
-        sync: add up the counts of all ranks. Otherwise every rank harmonizes its own examples, and
-            the loss depends on how many ranks there are.
+        density: what `harmonize` divides by: "valid_bins", the number n of bins that are not empty
+            (the authors' code: examples with equal norms keep weight 1), or "paper", M (eq. 10 and
+            11), which makes the loss M / n times smaller.
+        sync: add up the counts of all ranks. Otherwise every rank counts its own examples, and the
+            loss depends on how many ranks there are.
     """
 
     running: Tensor
@@ -52,31 +54,52 @@ class GradientDensity(nn.Module):
         self.register_buffer("running", torch.zeros(bins, dtype=torch.int64))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
+    @property
+    def ranks(self) -> int:
+        """Processes whose examples are counted together."""
+        together = self.sync and dist.is_available() and dist.is_initialized()
+        return dist.get_world_size() if together else 1
+
     @torch.no_grad()
-    def forward(self, norms: Tensor, valid: Tensor) -> Tensor:
-        """Weights (N, R, C) of examples with gradient norms (N, R, C) in [0, 1], such that the
-        weighted sum of losses over all ranks' `valid` (N, R) anchors is the harmonized loss (times
-        the number of ranks, as DistributedDataParallel takes the mean)."""
-        index = (norms * self.bins).long().clamp(0, self.bins - 1)
+    def harmonize(self, norms: Tensor, valid: Tensor) -> Tensor:
+        """Weights of examples with gradient norms (N, R, C), of which those of the anchors `valid`
+        (N, R) count: 1 / (count of the example's bin * number of bins), times the number of ranks.
+
+        So every bin that is not empty has the same sum of weights, and the mean over ranks of their
+        weighted sums, which DistributedDataParallel takes, is that of one process.
+        """
+        index = self.bin_of(norms)
+        counts, mean = self.observe(index, valid)
+        filled = counts > 0
+        regions = filled.sum() if self.density == "valid_bins" else self.bins
+        weights = torch.where(filled, self.ranks / (mean * regions).clamp(min=1e-12), 0.0)
+        return weights[index].to(norms.dtype)
+
+    @torch.no_grad()
+    def damp(self, norms: Tensor, valid: Tensor, most: Tensor) -> Tensor:
+        """Weights of the same examples: 1 in bins of up to `most` examples per rank, and `most` /
+        count in fuller bins, which so count as `most` examples."""
+        index = self.bin_of(norms)
+        _, mean = self.observe(index, valid)
+        weights = (self.ranks * most / mean.clamp(min=1e-12)).clamp(max=1.0)
+        return weights[index].to(norms.dtype)
+
+    def bin_of(self, norms: Tensor) -> Tensor:
+        return (norms * self.bins).long().clamp(0, self.bins - 1)
+
+    def observe(self, index: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Counts (M,) of this batch on all ranks, and the running mean that they are part of."""
         counts = self.count(index, valid)
-        ranks = 1
-        if self.sync and dist.is_available() and dist.is_initialized():
-            ranks = dist.get_world_size()
+        if self.ranks > 1:
             dist.all_reduce(counts)
-        some = counts.sum() > 0  # a batch without valid anchors is not remembered
-        new = (
-            self.momentum * self.running.float()
-            + (1 - self.momentum) * FIXED_POINT * counts.float()
-        )
+        some = counts.sum() > 0
+        new = (1 - self.momentum) * FIXED_POINT * counts.float()
+        new = self.momentum * self.running.float() + new
         updates = self.updates + some
-        mean = new / FIXED_POINT / (1 - self.momentum ** updates.clamp(min=1))
         if self.training:
             self.running.copy_(torch.where(some, new.round().long(), self.running))
             self.updates.copy_(updates)
-        filled = counts > 0
-        regions = filled.sum() if self.density == "valid_bins" else self.bins
-        weights = torch.where(filled, ranks / (mean * regions).clamp(min=1e-12), 0.0)
-        return weights[index].to(norms.dtype)
+        return counts, new / FIXED_POINT / (1 - self.momentum ** updates.clamp(min=1))
 
     def count(self, index: Tensor, valid: Tensor) -> Tensor:
         """Valid examples in every bin, (M,) int64. Counted for each anchor first: nearly all
@@ -94,12 +117,23 @@ class GHMC(SigmoidLoss):
     as a constant; examples are pairs of a valid anchor and a class. Its size depends neither on
     their number nor on `num_foreground`, by which it is not divided. GHM paper, eq. 9 to 13.
 
+    In this form all bins have the same total weight. So anchors that look alike end at p = 0.5
+    whatever share of them is positive (docs/losses.md), and the ranking of scores is lost where
+    many do. With `floor`, which is not the paper's, the loss is the sum of w CE / `num_foreground`:
+    cross-entropy, in which a bin of more than floor * num_foreground examples counts as so many,
+
+        w = min(1, floor * num_foreground / count of the example's bin).
+
+    Only the crowd of easy examples fills a bin so much. Infinity (.inf in YAML) is cross-entropy.
+
     Differs from the authors' code: one histogram for all levels and ranks instead of one for each
     level (with a running mean shared by them), norms of 1 are counted in any precision, the running
     mean is corrected for its start, empty bins fade, and the device is never waited for.
 
     Args:
         bins, momentum, density, sync: see `GradientDensity`; 30 and 0.75 are the authors'.
+        floor: null for the form of the paper, and so is 0; 3 trains from scratch. `density` plays
+            no part with it.
         weight: factor of this loss in the total.
     """
 
@@ -109,9 +143,13 @@ class GHMC(SigmoidLoss):
         momentum: float = 0.75,
         density: Literal["valid_bins", "paper"] = "valid_bins",
         sync: bool = True,
+        floor: float | None = None,
         weight: float = 1.0,
     ) -> None:
         super().__init__(weight=weight)
+        if floor is not None and not floor >= 0:
+            raise ValueError(f"floor {floor}: give a number above 0, or null")
+        self.floor = floor
         self.density = GradientDensity(bins, momentum, density, sync)
 
     def per_example(self, x_t: Tensor) -> Tensor:
@@ -125,10 +163,14 @@ class GHMC(SigmoidLoss):
         return F.softplus(negated), negated.sigmoid_().neg_()
 
     def forward(self, logits: Tensor, labels: Tensor, num_foreground: Tensor) -> Tensor:
-        return self.total(logits, labels, self.example_weights)
+        def weights(x_t: Tensor, valid: Tensor) -> Tensor:
+            norms = (-x_t).sigmoid_()  # 1 - p_t
+            if not self.floor:
+                return self.density.harmonize(norms, valid)
+            return self.density.damp(norms, valid, self.floor * num_foreground)
 
-    def example_weights(self, x_t: Tensor, valid: Tensor) -> Tensor:
-        return self.density((-x_t).sigmoid_(), valid)
+        total = self.total(logits, labels, weights)
+        return total / num_foreground if self.floor else total
 
 
 class GHMR(BoxLoss):
@@ -166,6 +208,6 @@ class GHMR(BoxLoss):
         predicted = torch.where(foreground[..., None], full_precision(predicted), target)
         error = predicted - target
         root = (error.square() + self.mu**2).sqrt()
-        weights = self.density(error.detach().abs() / root.detach(), foreground)
+        weights = self.density.harmonize(error.detach().abs() / root.detach(), foreground)
         loss = (weights * (root - self.mu)).sum(-1)
         return torch.where(foreground, loss, 0.0).sum()

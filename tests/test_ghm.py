@@ -1,13 +1,14 @@
 """What GHM counts and remembers, over steps, precisions and processes."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from losses import GHMC, GHMR
-from losses.ghm import GradientDensity
+from losses import GHMC, GHMR, SigmoidCrossEntropy
+from losses.ghm import FIXED_POINT, GradientDensity
 
 ONE = torch.tensor(1.0)
 
@@ -22,7 +23,7 @@ LABELS = torch.ones(1, 4, dtype=torch.int64)
 
 
 def counts(loss: GHMC | GHMR) -> list[float]:
-    return (loss.density.running / 2**16).tolist()
+    return (loss.density.running / FIXED_POINT).tolist()
 
 
 def test_the_running_mean_decays_in_all_bins_and_is_corrected_for_its_start() -> None:
@@ -32,7 +33,7 @@ def test_the_running_mean_decays_in_all_bins_and_is_corrected_for_its_start() ->
     loss(LOGITS[:, :3], LABELS[:, :3], ONE)
     assert counts(loss) == [0.75 * 0.75 + 0.25 * 3, 0.75 * 0.25]
     assert loss.density.updates == 2
-    weights = loss.eval().density(torch.tensor([[[0.1]]]), torch.tensor([[True]]))
+    weights = loss.eval().density.harmonize(torch.tensor([[[0.1]]]), torch.tensor([[True]]))
     mean = 0.75 * counts(loss)[0] + 0.25 * 1
     assert weights.item() == pytest.approx((1 - 0.75**3) / mean)
 
@@ -40,6 +41,45 @@ def test_the_running_mean_decays_in_all_bins_and_is_corrected_for_its_start() ->
 def test_the_first_step_is_not_too_large() -> None:
     first = GHMC(momentum=0.75)(LOGITS, LABELS, ONE)
     assert first == GHMC(momentum=0.0)(LOGITS, LABELS, ONE)
+
+
+def test_a_floor_is_a_limit_of_what_a_bin_counts() -> None:
+    """2 of the floor times 1.5 foreground anchors: 3 examples. The running counts decide."""
+    loss = GHMC(bins=2, momentum=0.75, floor=2.0)
+    cross_entropy = torch.nn.functional.softplus(LOGITS).flatten()
+    first = loss(LOGITS, LABELS, torch.tensor(1.5))  # three and one: none is more than 3
+    torch.testing.assert_close(first, cross_entropy.sum() / 1.5)
+    many = LOGITS[:, :1].expand(1, 20, 1)
+    second = loss(many, torch.ones(1, 20, dtype=torch.int64), torch.tensor(1.5))
+    count = (0.75 * 0.25 * 3 + 0.25 * 20) / (1 - 0.75**2)
+    torch.testing.assert_close(second, 20 * cross_entropy[0] * 3 / count / 1.5)
+
+
+def test_an_infinite_floor_is_cross_entropy_and_none_is_the_form_of_the_paper() -> None:
+    for one, other in (
+        (GHMC(floor=math.inf), SigmoidCrossEntropy()),
+        (GHMC(floor=0.0), GHMC()),
+    ):
+        for seed in range(3):  # with a memory of other batches
+            logits, labels = batch(seed)
+            logits.requires_grad_()
+            values = [loss(logits, labels, torch.tensor(13.0)) for loss in (one, other)]
+            gradients = [torch.autograd.grad(value, logits)[0] for value in values]
+            torch.testing.assert_close(*values, rtol=1e-6, atol=0)
+            torch.testing.assert_close(*gradients, rtol=1e-6, atol=1e-9)
+
+
+def test_a_floor_without_foreground_and_without_valid_anchors() -> None:
+    """num_foreground is 1 where there is none, so a crowded bin counts as `floor` examples."""
+    loss = GHMC(momentum=0.0, floor=3.0)
+    logits = torch.full((1, 100, 1), logit(0.01)).requires_grad_()
+    labels = torch.ones(1, 100, dtype=torch.int64)
+    value = loss(logits, labels, ONE)
+    assert value.item() == pytest.approx(3 * -math.log(0.99), rel=1e-5)
+    value.backward()
+    assert logits.grad is not None
+    assert logits.grad.sum().item() == pytest.approx(3 * 0.01, rel=1e-5)
+    assert loss(logits, -labels, ONE) == 0
 
 
 def test_evaluation_and_batches_without_valid_anchors_are_not_remembered() -> None:
@@ -53,12 +93,13 @@ def test_evaluation_and_batches_without_valid_anchors_are_not_remembered() -> No
     assert sorted(before) == ["density.running", "density.updates"]
 
 
-def test_a_state_goes_on_where_it_was() -> None:
-    one, two = GHMC(), GHMC()
+@pytest.mark.parametrize("floor", [None, 0.5])
+def test_a_state_goes_on_where_it_was(floor: float | None) -> None:
+    one, two, fresh = (GHMC(bins=2, floor=floor) for _ in range(3))
     one(LOGITS, LABELS, ONE)
     two.load_state_dict(one.state_dict())
     following = LOGITS[:, 1:], LABELS[:, 1:], ONE
-    assert one(*following) == two(*following)
+    assert one(*following) == two(*following) != fresh(*following)
 
 
 def test_density_of_the_paper_is_smaller_by_the_share_of_filled_bins() -> None:
@@ -95,41 +136,52 @@ def test_ghm_r_counts_the_deltas_of_foreground_anchors_only() -> None:
     assert counts(loss) == [1, 0, 0, 0, 0, 0, 0, 1, 0, 2]
 
 
+def test_what_no_floor_can_be() -> None:
+    for floor in (-1.0, math.nan):
+        with pytest.raises(ValueError, match="give a number above 0, or null"):
+            GHMC(floor=floor)
+
+
 def test_what_no_histogram_can_be_made_of() -> None:
     for options in ({"bins": 0}, {"momentum": 1.0}, {"momentum": -0.1}):
         with pytest.raises(ValueError, match="give 1 or more"):
             GHMC(**options)  # type: ignore[arg-type]
 
 
-def batch() -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(0)
+def batch(seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(4, 50, 3, generator=generator)
     labels = torch.randint(-1, 4, (4, 50), generator=generator)
     labels[3] = -1  # nothing to learn, but its process must not be missed
     return logits, labels
 
 
-def in_process(rank: int, folder: str) -> None:
+FOREGROUND = 20  # of the joint batch, as if it were labeled so
+
+
+def in_process(rank: int, folder: str, floor: float | None) -> None:
     store = torch.distributed.FileStore(f"{folder}/meeting", 2)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     logits, labels = batch()
     part = slice(0, 3) if rank == 0 else slice(3, 4)
     x = logits[part].clone().requires_grad_()
-    loss = GHMC()
-    value = loss(x, labels[part], ONE)
+    loss = GHMC(floor=floor)
+    value = loss(x, labels[part], torch.tensor(FOREGROUND / 2))
     value.backward()
     torch.save((value.detach(), x.grad, loss.state_dict()), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_two_processes_count_as_one(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(in_process, (str(tmp_path),), nprocs=2)
+@pytest.mark.parametrize("floor", [None, 0.5])
+def test_two_processes_count_as_one(tmp_path: Path, floor: float | None) -> None:
+    torch.multiprocessing.spawn(in_process, (str(tmp_path), floor), nprocs=2)
     (one, first, state), (two, second, other) = (torch.load(tmp_path / f"{r}.pt") for r in (0, 1))
     logits, labels = batch()
     logits.requires_grad_()
-    loss = GHMC()
-    value = loss(logits, labels, ONE)
+    loss = GHMC(floor=floor)
+    value = loss(logits, labels, torch.tensor(float(FOREGROUND)))
+    assert value != GHMC(floor=math.inf)(logits, labels, torch.tensor(float(FOREGROUND)))
     value.backward()
     torch.testing.assert_close((one + two) / 2, value.detach())  # the mean over ranks, as DDP's
     torch.testing.assert_close(torch.cat([first, second]) / 2, logits.grad)

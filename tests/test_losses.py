@@ -97,6 +97,20 @@ def slow_ghm(regions: int | None) -> SlowClass:
     return slow
 
 
+def slow_damped(floor: float) -> SlowClass:
+    """GHM-C with a floor, of 30 bins."""
+
+    def slow(logits: list[list[float]], labels: list[int], num_foreground: float) -> float:
+        probabilities = [p_t for p_t, *_ in examples(logits, labels)]
+        bins = [min(int((1 - p_t) * 30), 29) for p_t in probabilities]
+        return sum(
+            -math.log(p_t) * min(1 / num_foreground, floor / bins.count(j))
+            for p_t, j in zip(probabilities, bins, strict=True)
+        )
+
+    return slow
+
+
 def slow_softmax(smoothing: float = 0.0, weights: Sequence[float] = (1, 1, 1, 1)) -> SlowClass:
     def slow(logits: list[list[float]], labels: list[int], num_foreground: float) -> float:
         total = 0.0
@@ -222,6 +236,8 @@ CLASSIFICATION_ROWS: list[tuple[ClassificationLoss, float, SlowClass]] = [
     # norms 1/2 (four) and 1/4 (two): the mean of the two bins' mean nll
     (GHMC(), (LN2 + LN4_3) / 2, slow_ghm(None)),
     (GHMC(density="paper"), (LN2 + LN4_3) / 30, slow_ghm(30)),
+    (GHMC(floor=0.5), (LN2 + LN4_3) / 2, slow_damped(0.5)),  # each bin counts as half an example
+    (GHMC(floor=3.0), 3 * LN2 + 2 * LN4_3, slow_damped(3.0)),  # the four count as three
 ]
 ANGLE = math.atan2(10, 5) - math.atan2(10, 10)
 V = 4 / math.pi**2 * ANGLE**2
@@ -396,6 +412,10 @@ def test_focal_gamma_fades_an_easy_example_by_its_factor() -> None:
         (FocalLoss(), 1.2827),
         (GHMC(), 2.3076),
         (GHMC(density="paper"), 0.1538),
+        (
+            GHMC(floor=3.0),
+            4.6353,
+        ),  # 3 examples of background and 1 of foreground: 3 ln(1 / 0.99) + ln 100
     ],
     ids=name,
 )
@@ -543,14 +563,20 @@ SIGMOID_LOSSES = [loss for loss in CLASS_LOSSES if isinstance(loss, SigmoidLoss)
     "loss", [*SIGMOID_LOSSES, FocalLoss(class_weights=[1.0, 2.0, 3.0]).eval()], ids=name
 )
 @pytest.mark.parametrize("ignored", [0.0, torch.inf, torch.nan])
-def test_the_form_for_the_compiler_is_the_same(loss: SigmoidLoss, ignored: float) -> None:
+def test_the_form_for_the_compiler_is_the_same(
+    loss: SigmoidLoss, ignored: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(-1, K + 1, (2, 50), generator=generator)
     logits = 4 * torch.randn(2, 50, K, generator=generator)
     logits[labels == -1] = ignored
-    weights = getattr(loss, "example_weights", None)
-    forms = loss._without_masks, loss._with_masks
-    for one, other in zip(*(form(logits, labels, weights) for form in forms), strict=True):
+    logits.requires_grad_()
+    results = []
+    for compiling in (False, True):
+        monkeypatch.setattr(torch.compiler, "is_compiling", lambda compiling=compiling: compiling)
+        value = loss(logits, labels, 7 * ONE)
+        results.append([value.detach(), *torch.autograd.grad(value, logits)])
+    for one, other in zip(*results, strict=True):
         assert one.isfinite().all()
         torch.testing.assert_close(one, other)
 
