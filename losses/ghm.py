@@ -124,7 +124,7 @@ class GHMC(SigmoidLoss):
 
         w = min(1, floor * num_foreground / count of the example's bin).
 
-    Only the crowd of easy examples fills a bin so much. Infinity (.inf in YAML) is cross-entropy.
+    Only the crowd of easy examples fills a bin so much. With infinity it is SigmoidCrossEntropy.
 
     Differs from the authors' code: one histogram for all levels and ranks instead of one for each
     level (with a running mean shared by them), norms of 1 are counted in any precision, the running
