@@ -72,8 +72,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         return evaluate(config, options)
 
 
-def evaluate(config: dict[str, Any], own: dict[str, Any]) -> dict[str, float]:
-    evaluator, data = validate(config, own)
+def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float]:
+    """Write and print everything that is known of one suppression; returns the twelve figures."""
+    evaluator, data = validate(config, options)
     figures = evaluator.figures
     if figures is None:  # not the first process
         return {}
@@ -83,13 +84,15 @@ def evaluate(config: dict[str, Any], own: dict[str, Any]) -> dict[str, float]:
 
     rows = [{**row, "file_name": data.file_names[row["image_id"]]} for row in evaluator.results]
     split = config["data"]["val"]
-    title = f"{own['run']} ({own['checkpoint']}) on {split}, {len(evaluator.image_ids)} images"
+    title = (
+        f"{options['run']} ({options['checkpoint']}) on {split}, {len(evaluator.image_ids)} images"
+    )
     errors, calibrated = explain(evaluator.truth, rows, evaluator.image_ids)
 
-    folder = existing_run(own["run"]) / "eval"
+    folder = existing_run(options["run"]) / "eval"
     folder.mkdir(exist_ok=True)
     result = {
-        "checkpoint": own["checkpoint"],
+        "checkpoint": options["checkpoint"],
         "data": config["data"],
         "postprocess": config["postprocess"],
         **figures._asdict(),
@@ -97,46 +100,39 @@ def evaluate(config: dict[str, Any], own: dict[str, Any]) -> dict[str, float]:
         "calibration": calibrated._asdict(),
     }
     write_json(folder / "metrics.json", result)
-    for path in (folder / "detections.json", own["out"]):
+    for path in (folder / "detections.json", options["out"]):
         if path:
             write_json(Path(path), rows)
     # after the files: a closed pipe must not cost them
     print(format_figures(figures, title), format_errors(errors, calibrated), sep="\n\n")
-    print(f"\ndetections: {own['out'] or folder / 'detections.json'}")
+    print(f"\ndetections: {options['out'] or folder / 'detections.json'}")
     write_report(folder, title, figures, errors, calibrated)
     return figures.summary
 
 
 def validate(
-    config: dict[str, Any], own: dict[str, Any], keep_candidates: bool = False
+    config: dict[str, Any], options: dict[str, Any], keep_candidates: bool = False
 ) -> tuple[Any, Any]:
     """The Evaluator after one pass over the validation data, and the data."""
     # imported here, so that a mistake on the command line is answered at once
-    import pytorch_lightning as pl
-
     from data.datamodule import DataModule
     from detector.evaluation.evaluator import Evaluator
     from detector.runs.assemble import open_run
-    from detector.training.callbacks import quiet
+    from detector.training.quiet import quiet
+    from detector.training.trainer import make_evaluation_trainer
 
     quiet()
-    config, detector = open_run(own["run"], own["checkpoint"], config)
+    config, detector = open_run(options["run"], options["checkpoint"], config)
     data = DataModule(**config["data"], seed=config["seed"])
     data.setup("validate")
     labels = data.category_ids, data.classes
     evaluator = Evaluator(data.ground_truth(), *labels, full=True, keep_candidates=keep_candidates)
-    options: dict[str, Any] = {
-        "enable_progress_bar": sys.stderr.isatty(),
-        "logger": False,
-        "enable_checkpointing": False,
-    }
-    options |= for_evaluation(config["trainer"])
-    trainer = pl.Trainer(**options, callbacks=[evaluator], use_distributed_sampler=False)
+    trainer = make_evaluation_trainer(config["trainer"], evaluator)
     trainer.validate(detector, datamodule=data, verbose=False)
     return evaluator, data
 
 
-def compare_suppression(config: dict[str, Any], own: dict[str, Any]) -> None:
+def compare_suppression(config: dict[str, Any], options: dict[str, Any]) -> None:
     """The table of --nms all. Candidates are kept in the run's eval/ and used again as long as
     checkpoint, data and what chooses candidates stay the same."""
     from data.datamodule import DataModule
@@ -144,19 +140,19 @@ def compare_suppression(config: dict[str, Any], own: dict[str, Any]) -> None:
     from detector.runs.assemble import make_suppression
     from detector.runs.folder import checkpoint_file
 
-    folder = existing_run(own["run"]) / "eval"
-    checkpoint = checkpoint_file(existing_run(own["run"]), own["checkpoint"])
-    options = config["postprocess"]
+    folder = existing_run(options["run"]) / "eval"
+    checkpoint = checkpoint_file(existing_run(options["run"]), options["checkpoint"])
+    postprocess = config["postprocess"]
     kept = ("format", "root", "train", "val", "annotations", "images", "classes", "holdout")
     shape = ("size", "short", "long")
     key = {
         "checkpoint": f"{checkpoint} {checkpoint.stat().st_mtime_ns}",
         "data": json.dumps({name: config["data"][name] for name in (*kept, *shape)}),
-        **{name: options[name] for name in ("candidates", "score_threshold")},
+        **{name: postprocess[name] for name in ("candidates", "score_threshold")},
     }
     candidates = load(folder / "candidates.pt", key)
     if candidates is None:
-        evaluator, data = validate(config, own, keep_candidates=True)
+        evaluator, data = validate(config, options, keep_candidates=True)
         if evaluator.figures is None:  # not the first process
             return
         candidates = evaluator.candidates
@@ -165,8 +161,8 @@ def compare_suppression(config: dict[str, Any], own: dict[str, Any]) -> None:
         print(f"candidates of {folder / 'candidates.pt'}, the net is not run again")
         data = DataModule(**config["data"], seed=config["seed"])
         data.setup("validate")
-    truth, configured = data.ground_truth(), make_suppression(options)
-    lines = compare_all(candidates, truth, data.category_ids, configured, own["draws"])
+    truth, configured = data.ground_truth(), make_suppression(postprocess)
+    lines = compare_all(candidates, truth, data.category_ids, configured, options["draws"])
     print(format_lines(lines))
     write_json(folder / "suppression.json", [line._asdict() for line in lines])
 
@@ -174,12 +170,6 @@ def compare_suppression(config: dict[str, Any], own: dict[str, Any]) -> None:
 def write_json(path: Path, content: Any) -> None:
     plain = json.loads(json.dumps(content), parse_constant=lambda _: None)  # JSON knows no nan
     write(path, json.dumps(plain, indent=None if isinstance(content, list) else 1))
-
-
-def for_evaluation(trainer: dict[str, Any]) -> dict[str, Any]:
-    """Of the run's Trainer arguments those that say where and how to compute."""
-    kept = ("accelerator", "devices", "num_nodes", "strategy", "precision", "limit_val_batches")
-    return {key: trainer[key] for key in kept if key in trainer}
 
 
 if __name__ == "__main__":

@@ -50,7 +50,8 @@ def train(config: dict[str, Any], stem: str) -> Path:
     from detector.evaluation.evaluator import Evaluator
     from detector.runs.assemble import assemble
     from detector.runs.weights import start_from
-    from detector.training.callbacks import EpochLine, quiet
+    from detector.training.callbacks import EpochLine
+    from detector.training.quiet import quiet
     from detector.training.trainer import make_trainer
 
     quiet()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from data.shapes import draw_dataset
+from detector.training.quiet import UNHELPFUL
 
 REAL = Path(os.environ.get("DETECTOR_REAL_DATA") or ".")  # folder of bccd, neu_det, coco256, pets09
 # Counts of real data sets, which nobody may ship with this code: checked by those who have them.
@@ -23,6 +24,11 @@ optimizer: {lr: 0.01, reference_batch: 0}
 schedule: {warmup: 2}
 trainer: {max_epochs: 2, accelerator: cpu, log_every_n_steps: 1}
 """
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for message in UNHELPFUL:
+        config.addinivalue_line("filterwarnings", f"ignore:{message}")
 
 
 @pytest.fixture(scope="session")

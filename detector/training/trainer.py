@@ -1,4 +1,4 @@
-"""The Trainer of a run: logger, checkpoints and callbacks as its configuration says."""
+"""The Trainers of a run: that of training, with logger and checkpoints, and that of evaluation."""
 
 import sys
 from pathlib import Path
@@ -11,6 +11,9 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from detector.training.callbacks import Bar, RampedEMA
 from detector.training.gradient_pictures import GradientPictures
+
+# of the arguments that a run trained with, those that say where and how to compute
+EVALUATION = ("accelerator", "devices", "num_nodes", "strategy", "precision", "limit_val_batches")
 
 
 def make_trainer(config: dict[str, Any], run: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
@@ -45,5 +48,17 @@ def make_trainer(config: dict[str, Any], run: Path, callbacks: list[pl.Callback]
         default_root_dir=run,
         logger=logger,
         callbacks=callbacks,
+        use_distributed_sampler=False,
+    )
+
+
+def make_evaluation_trainer(options: dict[str, Any], evaluator: pl.Callback) -> pl.Trainer:
+    """A Trainer that writes nothing; `options` are those that the run trains with."""
+    defaults: dict[str, Any] = {"enable_progress_bar": sys.stderr.isatty()}
+    return pl.Trainer(
+        **defaults | {key: options[key] for key in EVALUATION if key in options},
+        logger=False,
+        enable_checkpointing=False,
+        callbacks=[evaluator],
         use_distributed_sampler=False,
     )

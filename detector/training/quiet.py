@@ -1,0 +1,21 @@
+"""Silence: what Lightning and torch say that nobody can act on."""
+
+import logging
+import warnings
+
+UNHELPFUL = (  # the tests ignore these warnings, too
+    r".*isinstance\(treespec, LeafSpec\).*",  # torch 2.11 and later, used by Lightning 2.6
+    ".*does not have many workers.*",  # Lightning's advice on tiny runs, as are the next
+    ".*smaller than the logging interval.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*sync_dist=True.*when logging on epoch level.*",
+    ".*grad attribute of a Tensor that is not a leaf.*",  # torch's compiler, given predictions
+)
+
+
+def quiet() -> None:
+    """No adverts, and none of these warnings."""
+    for message in UNHELPFUL:
+        warnings.filterwarnings("ignore", message=message)
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    logging.getLogger("pytorch_lightning.accelerators.cuda").setLevel(logging.WARNING)
