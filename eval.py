@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
 
 def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float]:
-    """Write and print everything that is known of one suppression; returns the twelve figures."""
+    """Writes and prints all figures of one suppression; returns the twelve of COCO."""
     evaluator, data = validate(config, options)
     figures = evaluator.figures
     if figures is None:  # not the first process

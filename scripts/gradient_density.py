@@ -7,7 +7,7 @@ where cross-entropy, balanced cross-entropy, focal loss and GHM would take their
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -15,6 +15,9 @@ from detector.config.command_line import parse
 from detector.config.errors import one_line_errors
 from detector.config.types import Count, Option
 from detector.runs.folder import existing_run
+
+if TYPE_CHECKING:
+    from detector.training.gradient_density import GradientCounts
 
 USAGE = """python scripts/gradient_density.py RUN [--split train] [--out FILE.png]
 
@@ -46,24 +49,23 @@ def main(argv: Sequence[str] | None = None) -> str:
         return count(*parse_arguments(sys.argv[1:] if argv is None else argv))
 
 
-def count(config: dict[str, Any], own: dict[str, Any]) -> str:
+def count(config: dict[str, Any], options: dict[str, Any]) -> str:
     import torch
     from tqdm import tqdm
 
     from data.datamodule import DataModule
-    from detector.evaluation.table import Table
     from detector.runs.assemble import open_run
-    from detector.training.gradient_density import REGIONS, GradientCounts, shares
+    from detector.training.gradient_density import GradientCounts
     from detector.training.gradient_pictures import save_gradients
 
-    config, detector = open_run(own["run"], own["checkpoint"], config)
+    config, detector = open_run(options["run"], options["checkpoint"], config)
     data = DataModule(**config["data"], seed=config["seed"])
     data.setup("fit")
-    loader = data.train_dataloader() if own["split"] == "train" else data.val_dataloader()
+    loader = data.train_dataloader() if options["split"] == "train" else data.val_dataloader()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     detector.to(device)
     counts = GradientCounts().to(device)
-    total = min(own["batches"], len(loader))
+    total = min(options["batches"], len(loader))
     bar = tqdm(zip(range(total), loader, strict=False), "counting", total, disable=None)
     with torch.no_grad():
         for _, batch in bar:
@@ -71,24 +73,31 @@ def count(config: dict[str, Any], own: dict[str, Any]) -> str:
             predictions = detector.net(batch["images"], batch["sizes"])
             _, targets = detector.criterion(predictions, batch)
             counts.add(detector.criterion.class_loss, predictions, targets)
-    examples, errors = counts.examples.cpu(), counts.errors.cpu()
-    results = shares(examples, errors)
-    rows = [
-        [r, results.counts[r], *(loss[r] for loss in results.regions.values())] for r in REGIONS
-    ]
-    formats = ["", ",.0f", *[".1%"] * len(results.regions)]
-    text = Table(["region", "examples", *results.regions], rows, formats).render()
+    text = format_shares(counts.cpu())
     print(text)
-    out = Path(own["out"] or existing_run(own["run"]) / "gradients.png")
+    out = Path(options["out"] or existing_run(options["run"]) / "gradients.png")
     out.parent.mkdir(parents=True, exist_ok=True)
     loss = config["model"]["class_loss"]["name"]
-    title = f"{own['run']} ({own['checkpoint']}, trained with {loss}), {own['split']}"
+    title = f"{options['run']} ({options['checkpoint']}, trained with {loss}), {options['split']}"
     try:
         save_gradients(out, counts, title)
         print(f"picture: {out}")
     except ModuleNotFoundError:
         print("picture: needs matplotlib, pip install matplotlib")
     return text
+
+
+def format_shares(counts: "GradientCounts") -> str:
+    """Regions of gradient norms as rows, what losses would take from each as columns."""
+    from detector.evaluation.table import Table
+    from detector.training.gradient_density import REGIONS, shares
+
+    results = shares(counts.examples, counts.errors)
+    rows = [
+        [r, results.counts[r], *(loss[r] for loss in results.regions.values())] for r in REGIONS
+    ]
+    formats = ["", ",.0f", *[".1%"] * len(results.regions)]
+    return Table(["region", "examples", *results.regions], rows, formats).render()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Draw what a run finds:  python scripts/predict.py RUN IMAGE|FOLDER --out DIR
+"""Draw what a run detects:  python scripts/predict.py RUN IMAGE|FOLDER --out DIR
 
 Beside the ground truth:  python scripts/predict.py RUN --split val --count 12 --out DIR
 """
@@ -78,8 +78,8 @@ def from_split(config: dict[str, Any], split: str, count: int) -> tuple[list[Sou
     from detector.evaluation.drawing import Marks
 
     name = config["data"][split] if split in ("train", "val") else split
-    own = {"val": name} | ({} if split == "val" else {"holdout": 0})
-    data = DataModule(**{**config["data"], **own}, seed=config["seed"])
+    changed = {"val": name} | ({} if split == "val" else {"holdout": 0})
+    data = DataModule(**{**config["data"], **changed}, seed=config["seed"])
     data.setup("validate")
     images = data.splits["val"]
     sources = []
@@ -119,7 +119,7 @@ def batches(
 def detect(
     detector: "Detector", images: "list[np.ndarray]", size: "InputSize", score: float
 ) -> "list[Marks]":
-    """What is found in images of one input shape with at least `score`, in pixels of each."""
+    """What is detected in images of one input shape with at least `score`, in pixels of each."""
     import torch
 
     from data.transforms import place
@@ -132,9 +132,9 @@ def detect(
         "original_sizes": torch.tensor([image.shape[:2] for image in images]),
     }
     with torch.inference_mode():
-        found = detector({name: tensor.to(detector.device) for name, tensor in batch.items()})
+        detections = detector({name: tensor.to(detector.device) for name, tensor in batch.items()})
     marks = []
-    for boxes, scores, labels in zip(*(part.cpu().numpy() for part in found), strict=True):
+    for boxes, scores, labels in zip(*(part.cpu().numpy() for part in detections), strict=True):
         keep = (labels >= 0) & (scores >= score)
         marks.append(Marks(boxes[keep], labels[keep], scores[keep]))
     return marks
@@ -171,19 +171,19 @@ def write(picture: "np.ndarray", path: Path) -> None:
     path.with_suffix(suffix).write_bytes(encoded.tobytes())
 
 
-def predict(config: dict[str, Any], own: dict[str, Any]) -> None:
+def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
     import torch
 
     from data.transforms import InputSize
     from detector.evaluation.drawing import contact_sheet
     from detector.runs.assemble import open_run
 
-    out, data, ids = Path(own["out"]), config["data"], None
-    if own["split"] is None:
-        sources = from_files(own["images"], out)
+    out, data, ids = Path(options["out"]), config["data"], None
+    if options["split"] is None:
+        sources = from_files(options["images"], out)
     else:
-        sources, ids = from_split(config, own["split"], own["count"])
-    _, detector = open_run(own["run"], own["checkpoint"], config)
+        sources, ids = from_split(config, options["split"], options["count"])
+    _, detector = open_run(options["run"], options["checkpoint"], config)
     detector.to("cuda" if torch.cuda.is_available() else "cpu")
     out.mkdir(parents=True, exist_ok=True)
     size, classes = InputSize(data["size"], data["short"], data["long"]), data["classes"]
@@ -192,14 +192,14 @@ def predict(config: dict[str, Any], own: dict[str, Any]) -> None:
     seen = 0
     try:
         for batch in batches(sources, size, data["batch_size"]):
-            found = detect(detector, [image for _, image in batch], size, own["score"])
-            for (source, image), marks in zip(batch, found, strict=True):
+            detections = detect(detector, [image for _, image in batch], size, options["score"])
+            for (source, image), marks in zip(batch, detections, strict=True):
                 picture = picture_of(source, image, marks, classes)
                 write(picture, out / source.name)
                 rows += rows_of(source, marks, classes, ids)
                 sheet += [picture] if source.truth is not None and len(sheet) < ON_SHEET else []
                 seen += 1
-    finally:  # what was found is not lost to Ctrl-C
+    finally:  # what is detected so far is not lost to Ctrl-C
         rows.sort(key=lambda row: row["file_name"])
         (out / "detections.json").write_text(json.dumps(rows))
     if not seen:

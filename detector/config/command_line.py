@@ -78,44 +78,38 @@ def parse_options(
     """The program's own options, and the overrides of a configuration as `resolve` takes them.
 
     For programs with no configuration, or with more than one. Options are keyed by their names
-    without dashes; `config` is the list of files. `--help` ends the program. So does a call without
-    a word where something has to be said: it prints the usage, and the exit status is 2. Raises
-    UserError.
+    without dashes; `config` is the list of files. `--help` ends the program, and so does a call
+    without words where some are needed: usage on stderr, exit status 2. Raises UserError.
 
     Args:
         argv: the words after the program's name.
         usage: what `--help` shows first.
         program_options: the table of the program's own options.
         short: flags that stand for other words, {"--beta": "--postprocess.beta"}.
-        sections: the sections of a configuration that files and flags may change; None: all; ():
-            the program has no configuration.
+        sections: what files and flags may change of a configuration; None: all; (): there is none.
     """
     short = short or {}
     has_config = sections is None or len(sections) > 0
     table = {**program_options, **(CONFIG if has_config else {}), **HELP}
+    required = [name for name, option in table.items() if option.default is ...]
     if {"--help", "-h"} & set(argv):
         print(format_help(usage, table, short, sections))
         raise SystemExit(0)
-    required = [name for name, option in table.items() if option.default is ...]
     if not argv and (required or sections is None):
-        print(usage.strip(), "", "--help lists all options", sep="\n", file=sys.stderr)
+        print(f"{usage.strip()}\n\n--help lists all options", file=sys.stderr)
         raise SystemExit(2)
     given: dict[str, Any] = {}
     overrides: dict[str, Any] = {}
     for name, words in _groups([*_expand(argv, short)], table):
-        key = name.removeprefix("--")
         if name in table:
             _add_option(given, name, words, table[name].kind)
         else:
             _check_flag(name, [*table, *short], sections)
-            if key in overrides:
-                raise UserError(f"{key} is given twice ({COMMAND_LINE})")
-            overrides[key] = _override(key, words)
+            _add_override(overrides, name.removeprefix("--"), words)
     if missing := [name for name in required if name not in given]:
         raise UserError(f"{' and '.join(missing)} must be given; see --help")
-    options = {name: given.get(name, option.default) for name, option in table.items()}
-    del options["--help"]
-    return {name.removeprefix("--"): value for name, value in options.items()}, overrides
+    values = {name: given.get(name, option.default) for name, option in table.items()}
+    return {name.removeprefix("--"): values[name] for name in values if name not in HELP}, overrides
 
 
 def _expand(argv: Sequence[str], short: Mapping[str, str]) -> Iterator[str]:
@@ -176,14 +170,14 @@ def _item(kind: Any) -> Any:
     return _item(get_args(kind)[0]) if get_origin(kind) is list else kind
 
 
-def _override(key: str, words: list[str]) -> Any:
-    """The value of a flag for the configuration; its type is checked when that is resolved."""
+def _add_override(overrides: dict[str, Any], key: str, words: list[str]) -> None:
+    """Sets a key of the configuration; its type is checked when that is resolved."""
     kind = OPTIONS[key].kind if key in OPTIONS else Any
-    if words:
-        return parse_value(words[0], kind)
-    if kind in (bool, Any):
-        return True
-    raise UserError(f"--{key} needs a value: {describe_type(kind)}")
+    if not words and kind not in (bool, Any):
+        raise UserError(f"--{key} needs a value: {describe_type(kind)}")
+    if key in overrides:
+        raise UserError(f"{key} is given twice ({COMMAND_LINE})")
+    overrides[key] = parse_value(words[0], kind) if words else True
 
 
 def _check_flag(name: str, program_flags: Sequence[str], sections: Sequence[str] | None) -> None:
