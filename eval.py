@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from detector.config.command_line import parse
 from detector.config.errors import one_line_errors
-from detector.config.files import write
+from detector.config.files import write_json
 from detector.config.types import Natural, Option
 from detector.runs.folder import existing_run
 
@@ -165,11 +165,6 @@ def compare_suppression(config: dict[str, Any], options: dict[str, Any]) -> None
     lines = compare_all(candidates, truth, data.category_ids, configured, options["draws"])
     print(format_lines(lines))
     write_json(folder / "suppression.json", [line._asdict() for line in lines])
-
-
-def write_json(path: Path, content: Any) -> None:
-    plain = json.loads(json.dumps(content), parse_constant=lambda _: None)  # JSON knows no nan
-    write(path, json.dumps(plain, indent=None if isinstance(content, list) else 1))
 
 
 if __name__ == "__main__":

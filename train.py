@@ -12,7 +12,7 @@ from typing import Any
 from detector.config.command_line import parse
 from detector.config.errors import one_line_errors
 from detector.config.resolve import save
-from detector.runs.folder import add_epoch, best_epoch, checkpoint_file, choose_run, existing_run
+from detector.runs.folder import add_epoch, best_epoch, choose_run, existing_run
 
 USAGE = """python train.py --config FILE [--config OVERLAY] [--key value ...]
 
@@ -49,6 +49,7 @@ def train(config: dict[str, Any], stem: str) -> Path:
     from data.datamodule import DataModule
     from detector.evaluation.evaluator import Evaluator
     from detector.runs.assemble import assemble
+    from detector.runs.resume import check_resume, last_checkpoint
     from detector.runs.weights import start_from
     from detector.training.callbacks import EpochLine
     from detector.training.quiet import quiet
@@ -57,7 +58,7 @@ def train(config: dict[str, Any], stem: str) -> Path:
     quiet()
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     run = choose_run(config["resume"], config["run"], stem, first)
-    resume = checkpoint_file(run, "last") if config["resume"] else None
+    resume = last_checkpoint(run) if config["resume"] else None
 
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data = DataModule(**config["data"], seed=config["seed"])
@@ -66,11 +67,14 @@ def train(config: dict[str, Any], stem: str) -> Path:
     # the same initial weights whatever the data drew
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     detector = assemble(config)
+    updates = check_resume(resume, run, config, detector) if resume else None
     detector.compile_parts(config["speed"]["compile"])
     lines, model = data.report(), config["model"]
     if model["weights"] and not resume:
         labels = data.classes, data.category_ids
         lines.append(start_from(detector.net, model["weights"], model["depth"], *labels))
+    if config["resume"] and not resume:
+        lines.append(f"{run} has no checkpoint yet, so it begins anew")
     if first:
         run.mkdir(parents=True, exist_ok=True)
         save({**config, "run": str(run), "resume": None}, run / "config.yaml")
@@ -78,7 +82,7 @@ def train(config: dict[str, Any], stem: str) -> Path:
 
     evaluator = Evaluator(data.ground_truth(), data.category_ids, data.classes)
     epochs = EpochLine(lambda figures: add_epoch(run, figures))
-    trainer = make_trainer(config, run, [evaluator, epochs])
+    trainer = make_trainer(config, run, [evaluator, epochs], updates)
     trainer.fit(detector, datamodule=data, ckpt_path=resume, weights_only=True)
     if trainer.is_global_zero and "val/AP" in (best := best_epoch(run)):
         print(f"best: epoch {best['epoch']}, AP {best['val/AP']:.3f}, AP50 {best['val/AP50']:.3f}")

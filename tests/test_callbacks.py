@@ -33,9 +33,21 @@ def trainer(epoch: int = 0, **metrics: float) -> Any:
         current_epoch=epoch,
         max_epochs=4,
         is_global_zero=True,
+        logger=None,
+        check_val_every_n_epoch=3,
         num_training_batches=10,
         callback_metrics={name.replace("_", "/"): value for name, value in metrics.items()},
     )
+
+
+def test_the_last_epoch_is_validated() -> None:
+    line = EpochLine(lambda _: None)
+    every = []
+    for epoch in range(4):
+        loop = trainer(epoch)
+        line.on_train_epoch_start(loop, detector())
+        every.append(loop.check_val_every_n_epoch)
+    assert every == [3, 3, 3, 1]
 
 
 def test_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:

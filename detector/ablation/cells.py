@@ -6,7 +6,6 @@ What is done is not done again, and what was interrupted goes on.
 import fcntl
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from tqdm import tqdm
 
 from detector.ablation.grid import Axis, Cell, differences
 from detector.config.errors import UserError
-from detector.config.files import write
+from detector.config.files import write_json
 from detector.config.resolve import load, save
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,7 +107,7 @@ def prepare(ablation: Ablation) -> None:
         (out / part).mkdir(parents=True, exist_ok=True)
     for cell in cells:
         save(cell.config, out / "configs" / f"{cell.name}.yaml")
-    write(path, json.dumps(plan))
+    write_json(path, plan)
 
 
 def read_outcome(out: Path, name: str) -> Outcome:
@@ -148,7 +147,7 @@ def run_cell(out: Path, name: str, environment: dict[str, str] | None = None) ->
             outcome = Outcome("failed", _explain_failure(log, code))
         else:
             outcome = Outcome("done", "", _read_result(run))
-        write(out / "states" / f"{name}.json", json.dumps(outcome._asdict()))
+        write_json(out / "states" / f"{name}.json", outcome._asdict())
         return outcome
 
 
@@ -167,8 +166,7 @@ def _lock(path: Path) -> Iterator[int]:
 def _remaining_commands(out: Path, name: str, run: Path) -> Iterator[list[str]]:
     """What is left to do, as words after `python`."""
     train = str(ROOT / "train.py")
-    if not (run / "checkpoints" / "last.ckpt").is_file():
-        shutil.rmtree(run, ignore_errors=True)  # killed before its first epoch was over
+    if not (run / "config.yaml").is_file():
         yield [train, "--config", str(out / "configs" / f"{name}.yaml")]
     elif count_epochs(run) < load(run / "config.yaml")["trainer"]["max_epochs"]:
         yield [train, "--resume", str(run)]

@@ -1,5 +1,6 @@
 """A user's mistakes: one line that says what is wrong, where, and how to mend it; exit status 2."""
 
+import errno
 import os
 import re
 import sys
@@ -13,6 +14,22 @@ def not_installed(name: str | None) -> str:
         f"{name} is not installed for {sys.executable}: activate the environment "
         "(. .venv/bin/activate), or pip install -r requirements.txt"
     )
+
+
+# What a disk may answer: full, no right to write, a folder where a file should be ...
+FULL, FORBIDDEN = (errno.ENOSPC, errno.EDQUOT), (errno.EACCES, errno.EPERM, errno.EROFS)
+DISK = (*FULL, *FORBIDDEN, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EIO)
+
+
+def describe_disk_error(error: OSError, path: object = None) -> str:
+    """One line for an error of the file system: which file, why, what to do."""
+    name = path or error.filename or "a file"
+    reason = error.strerror or str(error)
+    if error.errno in FULL:
+        return f"cannot write {name}: {reason}; make space, then go on with --resume"
+    if error.errno in FORBIDDEN:
+        return f"cannot use {name}: {reason}; allow it, or name another place"
+    return f"cannot use {name}: {reason}; name another place"
 
 
 class UserError(ValueError):
@@ -34,10 +51,10 @@ def locate_errors(key: str, origin: str) -> Iterator[None]:
 def one_line_errors() -> Iterator[None]:
     """Ends the program on a user's mistake, with one line on stderr and exit status 2.
 
-    A user's mistake is an error with the attribute `user_error`, or a package that is not
-    installed. Other errors pass, with their traceback. A DataLoader worker hands on its error as
-    the text of a traceback: only the last line, the message, is printed. Ctrl-C ends silently with
-    status 130, and so does a closed pipe (`| head`) with 141.
+    A user's mistake is an error with the attribute `user_error`, a package that is not installed,
+    or a disk that is full or forbidden. Other errors pass, with their traceback. A DataLoader
+    worker hands on its error as the text of a traceback: only the last line, the message, is
+    printed. Ctrl-C ends silently with status 130, and so does a closed pipe (`| head`) with 141.
     """
     try:
         yield
@@ -48,6 +65,11 @@ def one_line_errors() -> Iterator[None]:
         raise SystemExit(141) from None
     except ModuleNotFoundError as error:
         print("error:", not_installed(error.name), file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        print("error:", describe_disk_error(error), file=sys.stderr)
         raise SystemExit(2) from None
     except Exception as error:
         if not getattr(error, "user_error", False):

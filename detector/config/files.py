@@ -7,8 +7,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
-from detector.config.errors import UserError
+from detector.config.errors import UserError, describe_disk_error
 
 RECORD = ".outputs.json"  # in a folder of ours: the names of the files that we wrote
 
@@ -20,17 +21,6 @@ def disk_errors(path: str | Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(describe_disk_error(error, path)) from None
-
-
-def describe_disk_error(error: OSError, path: str | Path | None = None) -> str:
-    """One line for an error of the file system."""
-    name = path or error.filename or "a file"
-    reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"cannot write {name}: {reason}; make space and type the same command again"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"cannot write {name}: {reason}; allow it, or name another folder"
-    return f"cannot write {name}: {reason}; name another place"
 
 
 def write(path: str | Path, content: str | bytes) -> None:
@@ -63,6 +53,12 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Plain values as JSON, which knows no nan: null stands for it. Lists are on one line."""
+    plain = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    write(path, json.dumps(plain, indent=None if isinstance(plain, list) else 1))
 
 
 class Outputs:
@@ -103,7 +99,7 @@ class Outputs:
         new = [name for path in paths if (name := os.path.abspath(path)) not in self.names]
         if new and self.record is not None:
             self.names = [*self.names, *new]
-            write(self.record, json.dumps(self.names, indent=0))
+            write_json(self.record, self.names)
 
 
 def safe_name(name: str) -> str:

@@ -21,7 +21,8 @@ from detector.nms import Suppression
 from detector.postprocess import Postprocess
 from detector.retinanet import RetinaNet
 from detector.runs.folder import checkpoint_file, existing_run
-from detector.runs.weights import differing, net_weights, read_weights
+from detector.runs.resume import check_weights
+from detector.runs.weights import net_weights, read_weights
 
 
 def load_class(name: str) -> type:
@@ -99,10 +100,6 @@ def open_run(
     detector = assemble(config)
     path = checkpoint_file(run, checkpoint)
     weights = net_weights(read_weights(path))
-    if wrong := differing(weights, detector.net.state_dict()):
-        raise UserError(
-            f"{path} is of another model than {run}/config.yaml describes: {len(wrong)} weights "
-            f"differ, the first is net.{wrong[0]}"
-        )
+    check_weights(weights, detector, path, "name another --checkpoint")
     detector.net.load_state_dict(weights)
     return config, detector.eval()

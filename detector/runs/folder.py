@@ -2,11 +2,12 @@
 
 import datetime
 import json
+import math
 import os
 from pathlib import Path
 
 from detector.config.errors import UserError
-from detector.config.files import write
+from detector.config.files import write_json
 
 
 def run_path(name: str) -> Path:
@@ -53,8 +54,13 @@ def add_epoch(run: Path, figures: dict[str, float]) -> None:
     path = run / "metrics.json"
     before = json.loads(path.read_text())["epochs"] if path.is_file() else []
     epochs = [other for other in before if other["epoch"] < figures["epoch"]] + [figures]
-    best = max(epochs, key=lambda epoch: epoch.get("val/AP", -1))
-    write(path, json.dumps({"best": best, "epochs": epochs}, indent=1))
+    write_json(path, {"best": max(epochs, key=_score), "epochs": epochs})
+
+
+def _score(epoch: dict[str, float]) -> float:
+    """Its AP; below all others where it was not validated, or has none (no objects)."""
+    figure = epoch.get("val/AP")
+    return -1.0 if figure is None or math.isnan(figure) else figure
 
 
 def best_epoch(run: Path) -> dict[str, float]:

@@ -80,6 +80,8 @@ class EpochLine(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.epoch_started, self.validating = time.perf_counter(), 0.0
+        if trainer.current_epoch + 1 == trainer.max_epochs and trainer.check_val_every_n_epoch:
+            trainer.check_val_every_n_epoch = 1  # every run ends with figures
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         now, done = time.perf_counter(), trainer.current_epoch + 1
@@ -93,6 +95,8 @@ class EpochLine(Callback):
         step = (seconds - self.validating) / max(1, trainer.num_training_batches)
         cost = {"seconds": seconds, "step_seconds": step, "memory": peak_memory()}
         self.save({"epoch": done, **cost, **figures})
+        if trainer.logger:  # the checkpoint that follows must not know more than TensorBoard
+            trainer.logger.experiment.flush()  # type: ignore[attr-defined]
         text = f"epoch {done}/{trainer.max_epochs}"
         if "train/loss" in pl_module.recent:
             text += f"  loss {pl_module.recent['train/loss']:.3f}"

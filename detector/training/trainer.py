@@ -10,20 +10,30 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from detector.training.callbacks import Bar, RampedEMA
+from detector.training.checkpoint_io import WholeFiles
 from detector.training.gradient_pictures import GradientPictures
 
 # of the arguments that a run trained with, those that say where and how to compute
 EVALUATION = ("accelerator", "devices", "num_nodes", "strategy", "precision", "limit_val_batches")
 
 
-def make_trainer(config: dict[str, Any], run: Path, callbacks: list[pl.Callback]) -> pl.Trainer:
+def make_trainer(
+    config: dict[str, Any], run: Path, callbacks: list[pl.Callback], updates: int | None = None
+) -> pl.Trainer:
     """A Trainer that logs and saves to the folder `run`.
 
     `config` is a resolved configuration, which is also written to TensorBoard as text. `callbacks`
     come before those that every run has; one of them must log val/AP, by which the best checkpoint
-    is chosen.
+    is chosen. `updates`: those that the run has seen, where it is resumed; what TensorBoard has of
+    later ones, before the run was interrupted, is taken back.
     """
-    logger = TensorBoardLogger(run, name="", version="", default_hp_metric=False)
+    logger = TensorBoardLogger(
+        run,
+        name="",
+        version="",
+        default_hp_metric=False,
+        purge_step=0 if updates is None else updates + 1,
+    )
     text = yaml.safe_dump(config, sort_keys=False)
     logger.experiment.add_text("config", f"```yaml\n{text}\n```", 0)  # on rank 0, else a dummy
     shared: dict[str, Any] = {"dirpath": run / "checkpoints", "enable_version_counter": False}
@@ -43,6 +53,7 @@ def make_trainer(config: dict[str, Any], run: Path, callbacks: list[pl.Callback]
     options |= config["trainer"]
     if options["enable_progress_bar"]:
         callbacks.append(Bar(refresh_rate=options["log_every_n_steps"]))
+    options["plugins"] = [*(options.get("plugins") or []), WholeFiles()]
     return pl.Trainer(
         **options,
         default_root_dir=run,

@@ -1,0 +1,75 @@
+"""Going on with a run: what has to agree before anything of the run changes."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from detector.config.errors import UserError
+from detector.config.resolve import load
+from detector.module import Detector
+from detector.runs.weights import differing, net_weights, read_weights
+
+PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step")
+
+
+def last_checkpoint(run: Path) -> Path | None:
+    """The checkpoint that a run is resumed from; None where it was interrupted before its first
+    epoch was over, so that it begins anew."""
+    path = run / "checkpoints" / "last.ckpt"
+    if path.is_file():
+        return path
+    if (run / "checkpoints" / "best.ckpt").is_file():
+        raise UserError(f"{path} is missing: copy best.ckpt there to go on from the best epoch")
+    return None
+
+
+def check_resume(path: Path, run: Path, config: dict[str, Any], detector: Detector) -> int:
+    """Make sure that training can go on from the checkpoint `path` as `config` says; returns the
+    number of updates that it has seen.
+
+    `detector` is the untrained detector of `config`. Raises UserError where the file is damaged or
+    holds no training, where its weights are not finite, and where classes, net or optimizer are
+    others than those of the run.
+    """
+    content = read_weights(path)
+    missing = [name for name in PARTS if name not in content]
+    if missing:
+        raise UserError(
+            f"{path} is no checkpoint of a training, it lacks {', '.join(missing)}: start a new "
+            f"run with --model.weights {path}"
+        )
+    before = load(run / "config.yaml")
+    classes = before["data"]["classes"], config["data"]["classes"]
+    if classes[0] != classes[1]:
+        raise UserError(
+            f"{run} was trained on the classes {', '.join(classes[0])}, in this order, not on "
+            f"{', '.join(classes[1])}: start a new run with --model.weights {run}"
+        )
+    check_weights(net_weights(content), detector, path, f"start a new run --model.weights {run}")
+    names = before["optimizer"]["name"], config["optimizer"]["name"]
+    trained = sum(parameter.requires_grad for parameter in detector.parameters())
+    known = sum(len(group["params"]) for group in content["optimizer_states"][0]["param_groups"])
+    if names[0] != names[1] or trained != known:
+        what = f"by {names[0]}" if names[0] != names[1] else f"with {known} trained weights"
+        raise UserError(
+            f"{run} was trained {what}, and an optimizer's state fits no other: start a new run "
+            f"with --model.weights {run}"
+        )
+    return int(content["global_step"])
+
+
+def check_weights(weights: dict[str, Tensor], detector: Detector, path: Path, remedy: str) -> None:
+    """UserError unless the weights are those of the detector's net and finite."""
+    if wrong := differing(weights, detector.net.state_dict()):
+        raise UserError(
+            f"{path} is of another model than its configuration describes: {len(wrong)} weights "
+            f"differ, the first is net.{wrong[0]}; {remedy}"
+        )
+    for key, value in weights.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise UserError(
+                f"{path} holds weights that are not finite, the first is net.{key}: training has "
+                "diverged; use an earlier checkpoint, or train anew with a lower optimizer.lr"
+            )
