@@ -18,7 +18,7 @@ ALLOWED = {  # part -> what it may import of ours, besides itself; nothing may i
     CORE: {"losses"},
     "detector.config": set(),
     "detector.runs": {CORE, "losses", "detector.config"},
-    "detector.training": {CORE, "losses", "detector.config.errors"},
+    "detector.training": {CORE, "losses", "detector.config.errors", "detector.config.files"},
     "detector.evaluation": {CORE, "losses", "detector.config.errors", "detector.config.files"},
     "detector.ablation": {"detector.config", "detector.evaluation"},
 }
