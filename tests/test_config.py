@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 import yaml
 
+import eval as evaluation
 import train
 from data.dataset import Images
 from data.options import FORMATS, Options
@@ -25,6 +26,7 @@ from detector.optimization import make_optimizer
 from detector.postprocess import Postprocess
 from detector.retinanet import RetinaNet
 from detector.runs.assemble import make_loss
+from scripts import ablate, compare, gradient_density, predict, voc2coco
 
 ROOT = Path(__file__).parents[1]
 
@@ -348,10 +350,13 @@ def test_a_program_without_configuration_has_none_of_its_flags() -> None:
             parse_options([word, "x"], **arguments, sections=())
 
 
-def test_without_a_word_the_usage_is_shown(capsys: Any) -> None:
+@pytest.mark.parametrize(
+    "program", [train, evaluation, ablate, compare, gradient_density, predict, voc2coco]
+)
+def test_without_a_word_the_usage_is_shown(program: Any, capsys: Any) -> None:
     with pytest.raises(SystemExit) as caught:
-        train.main([])
+        program.main([])
     assert caught.value.code == 2
     printed = capsys.readouterr()
-    assert printed.err == f"{train.USAGE}\n\n--help lists all options\n"
+    assert printed.err == f"{program.USAGE}\n\n--help lists all options\n"
     assert printed.out == ""
