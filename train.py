@@ -6,6 +6,7 @@ metrics.json and the events that TensorBoard reads.
 
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,6 @@ def train(config: dict[str, Any], stem: str) -> Path:
     from detector.runs.assemble import assemble
     from detector.runs.resume import check_resume, last_checkpoint
     from detector.runs.weights import start_from
-    from detector.training.callbacks import EpochLine
     from detector.training.quiet import quiet
     from detector.training.trainer import make_trainer
 
@@ -81,8 +81,7 @@ def train(config: dict[str, Any], stem: str) -> Path:
         print(*lines, f"run: {run}   (tensorboard --logdir {run.parent})", sep="\n", flush=True)
 
     evaluator = Evaluator(data.ground_truth(), data.category_ids, data.classes)
-    epochs = EpochLine(lambda figures: add_epoch(run, figures))
-    trainer = make_trainer(config, run, [evaluator, epochs], updates)
+    trainer = make_trainer(config, run, evaluator, partial(add_epoch, run), updates)
     trainer.fit(detector, datamodule=data, ckpt_path=resume, weights_only=True)
     if trainer.is_global_zero and "val/AP" in (best := best_epoch(run)):
         print(f"best: epoch {best['epoch']}, AP {best['val/AP']:.3f}, AP50 {best['val/AP50']:.3f}")

@@ -1,6 +1,7 @@
 """Detector: the LightningModule that composes net, criterion and postprocess, and does no more.
 
-What was detected is scored and drawn by `detector.evaluation.evaluator`, a callback.
+Callbacks do the rest: `detector.evaluation.evaluator` scores and draws what was detected,
+`detector.training.callbacks` reads the figures of a step.
 """
 
 import math
@@ -8,7 +9,6 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from detector.criterion import Criterion
@@ -24,8 +24,7 @@ class Detector(pl.LightningModule):
     """Training, validation and prediction of a RetinaNet.
 
     Weights of the net are `net.*` in checkpoints, whatever the losses learn or count is `losses.*`.
-    A step never waits for the device: what there is to see of it (loss, gradient norm, foreground
-    anchors, non-finite updates) is read every `log_every_n_steps`.
+    A step never waits for the device: its figures stay there, in `step_figures` and `guard`.
 
     Args:
         net, criterion, postprocess: the three parts.
@@ -49,8 +48,6 @@ class Detector(pl.LightningModule):
         self.net, self.losses, self.postprocess = net, criterion, postprocess
         self.optimizer, self.schedule, self.batch_size = optimizer, schedule, batch_size
         self.guard = Guard()
-        self.recent: dict[str, float] = {}  # what was read at the last logging interval
-        self.last_read = 0
 
     @property
     def criterion(self) -> Criterion:
@@ -65,7 +62,7 @@ class Detector(pl.LightningModule):
         predictions = self.net(batch["images"], batch["sizes"])
         losses, targets = self.criterion(predictions, batch)
         total = torch.stack(list(losses.values())).sum()
-        self.step = {
+        self.step_figures = {
             "train/loss": total.detach(),
             **{f"train/{name}": value.detach() for name, value in losses.items()},
             "train/num_foreground": targets.num_foreground,
@@ -83,31 +80,6 @@ class Detector(pl.LightningModule):
     ) -> None:
         parameters = [p for p in self.parameters() if p.grad is not None]
         self.guard.clip(parameters, optimizer, gradient_clip_val, self.image_ids)
-
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        step, interval = self.trainer.global_step, self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if step % interval == 0 and step != self.last_read:
-            self.last_read = step
-            self.read_step(step)
-
-    def read_step(self, step: int) -> None:
-        """The one wait for the device: the mean over ranks of this step's figures, to the logger
-        and the bar."""
-        guard = {"train/gradient_norm": self.guard.norm, "bad": self.guard.bad}
-        tensors = {**self.step, **guard, "consecutive": self.guard.consecutive}
-        values = torch.stack(list(tensors.values()))
-        if self.trainer.world_size > 1:
-            dist.all_reduce(values)
-            values = values / self.trainer.world_size
-        figures = dict(zip(tensors, values.tolist(), strict=True))
-        bad, consecutive = int(figures.pop("bad")), int(figures.pop("consecutive"))
-        self.recent = figures | {"lr": self.trainer.optimizers[0].param_groups[0]["lr"]}
-        if self.logger:
-            self.logger.log_metrics({**figures, "train/lr": self.recent["lr"]}, step)
-        if bad:
-            line = self.guard.report(bad, consecutive, self.trainer.world_size)
-            if self.trainer.is_global_zero:
-                print(line)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Logs the losses; returns "candidates" and "detections" of the batch, for callbacks."""

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from detector.guard import Guard
 from detector.optimization import LearningRate
-from detector.training.callbacks import Bar, EpochLine, RampedEMA
+from detector.training.callbacks import Bar, EpochLine, RampedEMA, StepFigures
 
 
 def test_the_average_is_ramped_and_copies_counts() -> None:
@@ -20,9 +21,8 @@ def test_the_average_is_ramped_and_copies_counts() -> None:
     assert average(*counts, torch.tensor(1000)).item() == 7
 
 
-def detector(**recent: float) -> Any:
+def detector() -> Any:
     module = nn.Identity()
-    module.recent = recent  # type: ignore[assignment]
     settings, schedule = {"lr": 0.01, "reference_batch": 16}, {"warmup": 4}
     module.learning_rate = LearningRate(settings, schedule, images=8, updates=40)  # type: ignore[assignment]
     return module
@@ -52,7 +52,8 @@ def test_the_last_epoch_is_validated() -> None:
 
 def test_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     kept: list[dict[str, float]] = []
-    line, module = EpochLine(kept.append), detector(**{"train/loss": 0.5})
+    (figures := StepFigures()).recent = {"train/loss": 0.5}
+    line, module = EpochLine(figures, kept.append), detector()
     line.on_train_start(trainer(), module)
     assert "learning rate 0.005 for 8 images per update" in capsys.readouterr().out
     line.on_train_epoch_start(trainer(), module)
@@ -73,9 +74,42 @@ def test_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_bar_shows_what_was_read_last() -> None:
-    module = detector(**{"train/loss": 0.123456, "train/class": 1.0, "lr": 1e-4, "other": 3.0})
-    assert Bar().get_metrics(trainer(), module) == {
+    (figures := StepFigures()).recent = {"train/loss": 0.123456, "train/class": 1.0}
+    bar = Bar(figures, refresh_rate=1)
+    figures.recent |= {"train/lr": 1e-4, "train/other": 3.0}
+    assert bar.get_metrics(trainer(), detector()) == {
         "loss": "0.123",
         "class": "1",
         "lr": "0.0001",
     }
+
+
+class Logger:
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[int, dict[str, float]]] = []
+
+    def log_metrics(self, figures: dict[str, float], step: int) -> None:
+        self.rows.append((step, figures))
+
+
+def test_figures_of_a_step_are_read_once_at_every_interval(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    figures, logger, module = StepFigures(), Logger(), nn.Module()
+    module.guard = Guard()
+    group = {"lr": 0.5}
+    fake = SimpleNamespace(log_every_n_steps=2, world_size=1, is_global_zero=True, logger=logger)
+    fake.optimizers = [SimpleNamespace(param_groups=[group])]
+    for step in (0, 1, 2, 2, 3, 4):  # the second 2: a batch that was only accumulated
+        fake.global_step, group["lr"] = step, 0.1 * step
+        module.step_figures = {"train/loss": torch.tensor(1.0 + step)}  # type: ignore[assignment]
+        module.guard.norm = torch.tensor(float(step))
+        figures.on_train_batch_end(fake, module, None, None, 0)  # type: ignore[arg-type]
+    keys = ("train/loss", "train/gradient_norm", "train/lr")
+    expected = {step: dict(zip(keys, (1 + step, step, 0.1 * step), strict=True)) for step in (2, 4)}
+    assert dict(logger.rows) == {step: pytest.approx(row) for step, row in expected.items()}
+    assert len(logger.rows) == 2
+    assert figures.recent == logger.rows[-1][1]
+    assert capsys.readouterr().out == ""

@@ -19,7 +19,7 @@ from detector.module import Detector
 from detector.nms import Suppression
 from detector.postprocess import Postprocess
 from detector.retinanet import RetinaNet
-from detector.training.callbacks import RampedEMA
+from detector.training.callbacks import RampedEMA, StepFigures
 from losses import FocalLoss, SmoothL1Loss
 
 K, SIDE = 2, 64
@@ -136,7 +136,8 @@ def test_a_non_finite_loss_skips_its_update_and_only_its_update(tmp_path: Any, c
             return super().forward(logits, labels, num_foreground) * factor
 
     model, data = detector(FirstBad()), Data(4)
-    trainer(tmp_path, limit_val_batches=0).fit(model, datamodule=data)
+    callbacks = [StepFigures()]
+    trainer(tmp_path, limit_val_batches=0, callbacks=callbacks).fit(model, datamodule=data)
     printed = capsys.readouterr().out
     assert printed.count("skipped 1 updates with a non-finite loss, the last at images 1, 2") == 1
     # the same as a run over the second batch alone
@@ -163,7 +164,8 @@ def test_an_infinite_loss_with_finite_gradients_is_skipped_too(tmp_path: Any) ->
 def test_many_in_a_row_stop_the_run(tmp_path: Any) -> None:
     Poisoned.factor = math.nan
     try:
-        loop = trainer(tmp_path, max_epochs=10, limit_val_batches=0)
+        options = {"limit_val_batches": 0, "callbacks": [StepFigures()]}
+        loop = trainer(tmp_path, max_epochs=10, **options)
         with pytest.raises(NonFiniteLoss, match=r"lower optimizer\.lr") as caught:
             loop.fit(detector(Poisoned()), datamodule=Data())
     finally:

@@ -1,4 +1,4 @@
-"""What runs beside training: averaged weights, the bar, a line per epoch."""
+"""What runs beside training: averaged weights, figures of a step, the bar, a line per epoch."""
 
 import math
 import time
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar, WeightAveraging
 from torch import Tensor
 
@@ -36,14 +37,53 @@ class RampedEMA(WeightAveraging):
             self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
 
+class StepFigures(Callback):
+    """Reads the figures of a training step at every logging interval: the one wait for the device.
+
+    They go to the logger. `recent` are those that were read last, the mean over ranks: train/loss,
+    train/class, train/box, train/num_foreground, train/gradient_norm and train/lr. Prints a line
+    where updates were skipped; raises NonFiniteLoss where too many were.
+    """
+
+    def __init__(self) -> None:
+        self.recent: dict[str, float] = {}
+        self.last_step = 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        step, interval = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if step % interval or step == self.last_step:
+            return
+        self.last_step, guard = step, pl_module.guard
+        tensors = {**pl_module.step_figures, "train/gradient_norm": guard.norm}
+        tensors |= {"bad": guard.bad, "consecutive": guard.consecutive}
+        values = torch.stack(list(tensors.values()))
+        if trainer.world_size > 1:
+            dist.all_reduce(values)
+            values = values / trainer.world_size
+        figures = dict(zip(tensors, values.tolist(), strict=True))
+        bad, consecutive = int(figures.pop("bad")), int(figures.pop("consecutive"))
+        self.recent = figures | {"train/lr": trainer.optimizers[0].param_groups[0]["lr"]}
+        if trainer.logger:
+            trainer.logger.log_metrics(self.recent, step)
+        if bad:
+            line = guard.report(bad, consecutive, trainer.world_size)
+            if trainer.is_global_zero:
+                print(line)
+
+
 class Bar(TQDMProgressBar):
-    """A bar that shows what was read at the last logging interval, so that it never waits for the
-    device."""
+    """A bar that shows what was read last, so that it never waits for the device."""
+
+    def __init__(self, figures: StepFigures, refresh_rate: int) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+        self.figures = figures
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        recent: dict[str, float] = getattr(pl_module, "recent", {})
-        shown = {name.removeprefix("train/"): f"{value:.3g}" for name, value in recent.items()}
-        return {name: shown[name] for name in ("loss", "class", "box", "lr") if name in shown}
+        recent = self.figures.recent
+        names = [name for name in ("loss", "class", "box", "lr") if f"train/{name}" in recent]
+        return {name: f"{recent[f'train/{name}']:.3g}" for name in names}
 
 
 def peak_memory() -> float:
@@ -60,10 +100,10 @@ def peak_memory() -> float:
 class EpochLine(Callback):
     """One plain line per epoch, for terminals and logs alike: loss, AP, speed, time left."""
 
-    def __init__(self, save: Callable[[dict[str, float]], None]) -> None:
+    def __init__(self, figures: StepFigures, save: Callable[[dict[str, float]], None]) -> None:
         """`save` is given what to keep of every epoch, so that a kill loses at most one: epoch,
         seconds, step_seconds (validation apart), memory (see `peak_memory`), and figures."""
-        self.save = save
+        self.figures, self.save = figures, save
         self.validated = False
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -98,8 +138,8 @@ class EpochLine(Callback):
         if trainer.logger:  # the checkpoint that follows must not know more than TensorBoard
             trainer.logger.experiment.flush()  # type: ignore[attr-defined]
         text = f"epoch {done}/{trainer.max_epochs}"
-        if "train/loss" in pl_module.recent:
-            text += f"  loss {pl_module.recent['train/loss']:.3f}"
+        if "train/loss" in self.figures.recent:
+            text += f"  loss {self.figures.recent['train/loss']:.3f}"
         for name in ("AP", "AP50"):
             if f"val/{name}" in figures:
                 text += f"  {name} {figures[f'val/{name}']:.3f}"

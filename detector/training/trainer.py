@@ -1,6 +1,7 @@
 """The Trainers of a run: that of training, with logger and checkpoints, and that of evaluation."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from detector.training.callbacks import Bar, RampedEMA
+from detector.training.callbacks import Bar, EpochLine, RampedEMA, StepFigures
 from detector.training.checkpoint_io import WholeFiles
 from detector.training.gradient_pictures import GradientPictures
 
@@ -18,14 +19,20 @@ EVALUATION = ("accelerator", "devices", "num_nodes", "strategy", "precision", "l
 
 
 def make_trainer(
-    config: dict[str, Any], run: Path, callbacks: list[pl.Callback], updates: int | None = None
+    config: dict[str, Any],
+    run: Path,
+    evaluator: pl.Callback,
+    save_epoch: Callable[[dict[str, float]], None],
+    updates: int | None = None,
 ) -> pl.Trainer:
     """A Trainer that logs and saves to the folder `run`.
 
-    `config` is a resolved configuration, which is also written to TensorBoard as text. `callbacks`
-    come before those that every run has; one of them must log val/AP, by which the best checkpoint
-    is chosen. `updates`: those that the run has seen, where it is resumed; what TensorBoard has of
-    later ones, before the run was interrupted, is taken back.
+    Args:
+        config: a resolved configuration, which is also written to TensorBoard as text.
+        evaluator: logs val/AP, by which the best checkpoint is chosen.
+        save_epoch: keeps what `EpochLine` tells of an epoch.
+        updates: those that the run has seen, where it is resumed; what TensorBoard has of later
+            ones, before the run was interrupted, is taken back.
     """
     logger = TensorBoardLogger(
         run,
@@ -37,9 +44,12 @@ def make_trainer(
     text = yaml.safe_dump(config, sort_keys=False)
     logger.experiment.add_text("config", f"```yaml\n{text}\n```", 0)  # on rank 0, else a dummy
     shared: dict[str, Any] = {"dirpath": run / "checkpoints", "enable_version_counter": False}
+    figures = StepFigures()
     callbacks = [
         GradientPictures(run),  # first, so that no other callback counts its time as training
-        *callbacks,
+        evaluator,
+        figures,
+        EpochLine(figures, save_epoch),
         ModelCheckpoint(filename="best", monitor="val/AP", mode="max", **shared),
         ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **shared),
     ]
@@ -52,7 +62,7 @@ def make_trainer(
     }
     options |= config["trainer"]
     if options["enable_progress_bar"]:
-        callbacks.append(Bar(refresh_rate=options["log_every_n_steps"]))
+        callbacks.append(Bar(figures, options["log_every_n_steps"]))
     options["plugins"] = [*(options.get("plugins") or []), WholeFiles()]
     return pl.Trainer(
         **options,
