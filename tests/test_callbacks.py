@@ -41,7 +41,7 @@ def trainer(epoch: int = 0, **metrics: float) -> Any:
 
 
 def test_the_last_epoch_is_validated() -> None:
-    line = EpochLine(lambda _: None)
+    line = EpochLine(StepFigures(), lambda _: None)
     every = []
     for epoch in range(4):
         loop = trainer(epoch)
