@@ -20,7 +20,7 @@ from detector.evaluation.bootstrap import (
 )
 from detector.evaluation.coco import coco_figures
 from detector.evaluation.matches import Matches, match_all
-from tests.test_evaluation import random_set
+from tests.test_coco_figures import random_set
 
 
 def made_up(random: np.random.Generator, images: int, chance: float) -> dict[int, Matches]:

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from detector.evaluation.coco import coco_figures
 from detector.evaluation.report import draw_report, write_report
 from detector.evaluation.tide import explain
-from tests.test_evaluation import random_set
+from tests.test_coco_figures import random_set
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 from detector.config.errors import UserError
 from detector.evaluation.coco import coco_figures
 from detector.evaluation.matches import check_objects, match_all, mean_precision
-from tests.test_evaluation import random_set
+from tests.test_coco_figures import random_set
 
 
 @pytest.mark.parametrize("seed", range(5))

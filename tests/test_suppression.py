@@ -1,6 +1,6 @@
-"""Candidates that are saved once give what the net would give again."""
+"""Every suppression of candidates that were saved once, on drawn candidates without a net."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,49 +8,117 @@ import numpy as np
 import pytest
 import torch
 
-import eval as evaluation
-from detector.config.resolve import load
-from detector.evaluation import bootstrap, suppression
-from detector.evaluation.results import ImageCandidates
-from scripts import compare
+from detector.config.errors import UserError
+from detector.evaluation import suppression
+from detector.evaluation.coco import coco_figures
+from detector.evaluation.results import ImageCandidates, to_results
+from detector.evaluation.suppression import (
+    GAUSSIAN,
+    KINDS,
+    compare_all,
+    format_lines,
+    suppress_images,
+)
+from detector.nms import Suppression
+from detector.postprocess import Candidates, suppress
+
+CONFIGURED = Suppression(iou_threshold=0.5, score_threshold=0.01)
+Scene = tuple[dict[int, ImageCandidates], dict[str, Any]]
 
 
-def test_a_single_pass_answers_for_every_suppression(
-    run: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    """Twelve images of 1 to 4 objects, three candidates for each; the eighth has no candidates."""
+    generator = torch.Generator().manual_seed(0)
+    candidates, annotations = {}, []
+    for image_id in range(12):
+        count = image_id % 4 + 1
+        corners = 80 * torch.rand(count, 2, generator=generator)
+        boxes = torch.cat([corners, corners + 20], dim=1)
+        annotations += [
+            {"image_id": image_id, "category_id": 5, "bbox": [*box[:2], 20, 20]}
+            for box in boxes.tolist()
+        ]
+        boxes = boxes.repeat(3, 1) + 2 * torch.randn(3 * count, 4, generator=generator)
+        scores = torch.rand(3 * count, generator=generator)
+        kept = slice(0 if image_id == 7 else None)
+        labels, size = torch.zeros(3 * count, dtype=torch.int64), torch.tensor([100, 100])
+        candidates[image_id] = ImageCandidates(
+            boxes[kept], scores[kept], labels[kept], size, 2 * size
+        )
+    for row in annotations:  # the originals are twice as large
+        row["bbox"] = [2 * value for value in row["bbox"]]
+    images = [{"id": image_id} for image_id in candidates]
+    truth = {"images": images, "categories": [{"id": 5, "name": "disk"}]}
+    return candidates, {**truth, "annotations": annotations}
+
+
+def test_every_line_has_the_figures_of_its_suppression(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(suppression, "THRESHOLDS", (0.5, 0.7))
-    flags = ["--score_threshold", "0.001", "--draws", "50"]
-    evaluation.main([str(run), "--nms", "all", *flags])
-    table = capsys.readouterr().out
-    lines = json.loads((run / "eval" / "suppression.json").read_text())
-    assert len(lines) == 5 * 2 + 2
-    assert (lines[0]["kind"], lines[0]["threshold"]) == ("hard", 0.5)
-    assert lines[0]["figures"]["AP"] > 0
+    """Image by image, without padding."""
+    monkeypatch.setattr(suppression, "BATCH", 5)
+    candidates, truth = scene
+    lines = compare_all(candidates, truth, [5], CONFIGURED, draws=0)
+    assert (lines[0].kind, lines[0].threshold) == ("hard", 0.5)
+    assert len({line[:2] for line in lines}) == len(lines) == 5 * 5 + 2
     for line in lines:
-        name, threshold, figures = line["kind"], line["threshold"], line["figures"]
-        words = {"hard": "hard", "DIoU": "diou", "soft": "soft"}[name.split(",")[0]]
-        extra = ["--beta", name.split()[-1]] if words == "diou" else []
-        extra += ["--sigma", name.split()[-1]] if "Gaussian" in name else []
-        extra += ["--iou_threshold", str(threshold)] if threshold else []
-        alone = evaluation.main([str(run), "--nms", words, *flags[:2], *extra])
-        assert figures["AP"] == pytest.approx(alone["AP"], abs=1e-9), name
-    heads, first, *rest = table.strip().splitlines()
-    assert heads.split()[:5] == ["suppression", "IoU", "AP", "AP50", "AP75"]
+        own = {**KINDS, **GAUSSIAN}[line.kind]
+        setting = replace(CONFIGURED, iou_threshold=line.threshold or 0.5, **own)
+        rows = []
+        for image_id, image in candidates.items():
+            if image_id == 7:
+                continue
+            batch = Candidates(*(part[None] for part in image[:3]))
+            detections = suppress(batch, setting, image.size[None], image.original_size[None])
+            rows += to_results(detections, [image_id], [5])
+        expected = coco_figures(truth, rows, full=False).summary
+        assert line.figures == pytest.approx(expected, abs=1e-12), line.kind
+        assert line.against is None
+
+
+def test_images_without_candidates_have_no_rows(scene: Scene) -> None:
+    candidates, _ = scene
+    assert not suppress_images({7: candidates[7]}, CONFIGURED, [5])
+
+
+def test_verdicts_are_corrected_for_all_lines(scene: Scene) -> None:
+    candidates, truth = scene
+    first, *lines = compare_all(candidates, truth, [5], CONFIGURED, draws=100)
+    assert first.against is None
+    comparisons = [line.against for line in lines if line.against is not None]
+    assert len(comparisons) == len(lines) == 26
+    ordered = sorted(comparison.p for comparison in comparisons)
+    expected = np.maximum.accumulate([(26 - rank) * p for rank, p in enumerate(ordered)])
+    adjusted = sorted(comparison.adjusted for comparison in comparisons)
+    assert adjusted == pytest.approx(expected.clip(max=1))
+    alone = sum(comparison.p < 0.05 for comparison in comparisons)
+    together = [c for c in comparisons if c.verdict != "no difference shown"]
+    assert 0 < len(together) < alone
+    for line in lines:
+        assert line.against is not None
+        difference = line.figures["AP"] - first.figures["AP"]
+        assert line.against.difference == pytest.approx(difference, abs=1e-12)
+        assert line.against.training == 0  # the same net: only the images vary
+
+
+def test_the_text_has_a_line_for_each(scene: Scene) -> None:
+    candidates, truth = scene
+    lines = compare_all(candidates, truth, [5], CONFIGURED, draws=10)
+    heads, first, *rest = format_lines(lines).splitlines()
+    assert heads.split()[4:] == ["AP75", "difference", "in", "AP", "(95", "%)", "p", "verdict"]
+    assert first.split()[:2] == ["hard", "0.50"]
     assert first.endswith("the baseline")
-    verdicts = ("higher", "lower", "no difference shown")
-    assert all(text.endswith(verdicts) for text in rest)
-    adjusted = [line["against"][4] for line in lines[1:]]
-    assert sorted(adjusted) == sorted(min(1, p) for p in adjusted)
+    assert all(text.endswith("no difference shown") for text in rest)
+    assert rest[-1].startswith("soft, Gaussian 0.5     -")
+    without = format_lines([line._replace(against=None) for line in lines])
+    assert without.splitlines()[0].endswith("AP75")
 
-    def never(*_: Any, **__: Any) -> None:
-        raise AssertionError("the net was run again")
 
-    monkeypatch.setattr(evaluation, "validate", never)
-    capsys.readouterr()
-    evaluation.main([str(run), "--nms", "all", *flags])
-    assert "the net is not run again" in capsys.readouterr().out
-    with pytest.raises(AssertionError, match="run again"):  # other candidates are needed
-        evaluation.main([str(run), "--nms", "all", "--score_threshold", "0.01"])
+def test_nothing_to_find_is_one_clear_line(scene: Scene) -> None:
+    candidates, truth = scene
+    with pytest.raises(UserError, match="no object"):
+        compare_all(candidates, {**truth, "annotations": []}, [5], CONFIGURED, draws=10)
 
 
 def test_a_broken_file_is_as_if_there_were_none(tmp_path: Path) -> None:
@@ -66,85 +134,3 @@ def test_a_broken_file_is_as_if_there_were_none(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
     assert suppression.load(path, {"a": 1}) is None
     assert suppression.load(tmp_path / "none.pt", {}) is None
-
-
-def test_an_evaluation_explains_itself(run: Path, capsys: Any) -> None:
-    evaluation.main([str(run), "--score_threshold", "0.001"])
-    text = capsys.readouterr().out
-    assert all(word in text for word in ("VOC07", "VOC12", "location", "calibration error"))
-    saved = json.loads((run / "eval" / "metrics.json").read_text())
-    assert {"summary", "per_class", "voc", "errors", "calibration"} <= set(saved)
-    assert "NaN" not in (run / "eval" / "metrics.json").read_text()  # JSON knows none
-    rows = json.loads((run / "eval" / "detections.json").read_text())
-    assert {"image_id", "category_id", "bbox", "score", "file_name"} == set(rows[0])
-    pytest.importorskip("matplotlib", reason="pictures need the extra 'plots'")
-    assert (run / "eval" / "report.png").stat().st_size > 10_000
-
-
-def test_runs_are_compared(run: Path, capsys: Any) -> None:
-    evaluation.main([str(run), "--score_threshold", "0.001"])
-    capsys.readouterr()
-    rows = compare.main([str(run), str(run), "--draws", "20"])
-    printed = capsys.readouterr().out
-    assert printed.count("one seed: no verdict") == 2  # AP and AP50
-    assert "needs several runs of each" in printed
-    assert rows[1]["AP_difference"].difference == 0
-    summary = json.loads((run / "eval" / "metrics.json").read_text())["summary"]
-    assert rows[0]["AP"] == pytest.approx(summary["AP"], abs=1e-9)
-    compare.main([f"{run},{run}", f"{run},{run}", "--draws", "20"])
-    assert capsys.readouterr().out.count("no difference shown") == 2
-
-
-def test_several_seeds_are_compared_by_their_spread(
-    run: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Two methods that differ by 0.1 in one seed and 0.3 in the other: the margin of error by
-    Student's t with one degree of freedom is 12.7 standard errors of 0.1."""
-    found = iter([0.5, 0.5, 0.6, 0.8])
-
-    def made_up(_: Any) -> Any:
-        return np.full(2, next(found))
-
-    monkeypatch.setattr(bootstrap, "full_ap", made_up)
-    monkeypatch.setattr(bootstrap, "bootstrap_ap", lambda _, weights: np.ones((2, len(weights))))
-    evaluation.main([str(run)])
-    rows = compare.main([f"{run},{run}", f"{run},{run}", "--draws", "20"])
-    one = rows[1]["AP_difference"]
-    assert one.difference == pytest.approx(0.2)
-    assert one.high - one.difference == pytest.approx(12.706 * 0.1, rel=1e-3)
-    assert "no difference shown" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["{run}"], "two runs or more"),
-        (["{run}", "nowhere"], "not a run"),
-        (["{run}", "{run}", "--draws", "few"], "--draws (command line): expected a whole number"),
-        (["{run}", "{run}", "--drows", "3"], "there is no --drows"),
-        (["{run},{run}", "{run}"], "as many runs"),
-        (["{run}", "{bare}"], "python eval.py"),
-        (["{run}", "{other}"], "different data: data.val"),
-    ],
-)
-def test_mistakes_are_one_line(
-    words: list[str], message: str, run: Path, tmp_path: Path, capsys: Any
-) -> None:
-    evaluation.main([str(run)])
-    bare, other = tmp_path / "bare", tmp_path / "other"
-    for folder in (bare, other):
-        folder.mkdir()
-        (folder / "config.yaml").write_text((run / "config.yaml").read_text())
-    (other / "eval").mkdir()
-    content = json.loads((run / "eval" / "metrics.json").read_text())
-    content["data"]["val"] = "train"
-    (other / "eval" / "metrics.json").write_text(json.dumps(content))
-    (other / "eval" / "detections.json").write_text("[]")
-    assert load(bare / "config.yaml")
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as caught:
-        compare.main([word.format(run=run, bare=bare, other=other) for word in words])
-    assert caught.value.code == 2
-    error = capsys.readouterr().err.strip().splitlines()
-    assert len(error) == 1
-    assert message in error[0]

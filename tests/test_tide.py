@@ -3,14 +3,12 @@
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 
-from detector.evaluation.calibration import calibration
 from detector.evaluation.coco import coco_figures
 from detector.evaluation.matches import match_all
 from detector.evaluation.tide import KINDS, Errors, explain, format_errors
-from tests.test_evaluation import box, random_set, truth_of
+from tests.test_coco_figures import box, random_set, truth_of
 
 GOOD = [0.0, 0, 10, 10]
 FAR = [100.0, 100, 10, 10]
@@ -82,28 +80,16 @@ def test_ap50_is_cocos_and_all_detections_are_accounted_for(seed: int) -> None:
     assert sum(part.counts.values()) < sum(errors.counts.values())
 
 
-def test_calibration_by_hand() -> None:
+def test_the_text_has_a_row_for_each_kind() -> None:
     objects = [box(0, GOOD), box(1, GOOD)]
-    found = [
-        box(0, GOOD, score=0.95),
-        box(1, GOOD, score=0.55),
-        box(0, FAR, score=0.52),
-        box(1, FAR, score=1.0),
-    ]
-    found_bins = calibration(match_all(truth_of(objects), found, thresholds=[0.5]))
-    assert found_bins.counts == [0, 0, 0, 0, 0, 2, 0, 0, 0, 2]
-    assert found_bins.precision[5] == found_bins.precision[9] == 0.5
-    assert math.isnan(found_bins.precision[0])
-    assert found_bins.error == pytest.approx((abs(0.535 - 0.5) + abs(0.975 - 0.5)) / 2)
-    errors, same = explain(truth_of(objects), found)
-    assert repr(same) == repr(found_bins)  # repr, since nan != nan
-    text = format_errors(errors, same)
-    assert "background      2  " in text
-    assert "calibration error 0.255" in text
+    results = [box(0, GOOD, score=0.95), box(1, GOOD, score=0.55)]
+    results += [box(0, FAR, score=0.52), box(1, FAR, score=1.0)]
+    lines = format_errors(*explain(truth_of(objects), results)).splitlines()
+    assert [line.split()[0] for line in lines[1:7]] == list(KINDS)
+    # precision 1/2 and 2/3 up to recalls 1/2 and 1 is 2/3 at all of them; without the two it is 1
+    assert lines[5].split() == ["background", "2", "+0.333"]
+    assert lines[-1].startswith("calibration error 0.255")
 
 
-def test_nothing_at_all() -> None:
-    empty = calibration(match_all(truth_of([box(0, GOOD)]), []))
-    assert empty.error == 0
-    assert np.isnan(empty.precision).all()
+def test_nothing_to_find() -> None:
     assert math.isnan(find_errors(truth_of([]), []).ap50)

@@ -62,8 +62,9 @@ def load(path: Path, key: Mapping[str, Any]) -> dict[int, ImageCandidates] | Non
 def suppress_images(
     candidates: Mapping[int, ImageCandidates], suppression: Suppression, category_ids: Sequence[int]
 ) -> list[Row]:
-    """Result rows of all images."""
-    ids, rows = list(candidates), []
+    """Result rows of all images; an image without candidates has none."""
+    ids = [image_id for image_id, image in candidates.items() if len(image.scores)]
+    rows: list[Row] = []
     for start in range(0, len(ids), BATCH):
         images = [candidates[image_id] for image_id in ids[start : start + BATCH]]
         parts = ([getattr(image, name) for image in images] for name in Candidates._fields)
