@@ -1,6 +1,6 @@
 """Which loss is better? A grid of runs that differ in nothing else, and what they show.
 
-grid: axes -> cells with checked configurations · cells: training one · engines: where they run ·
-tuning: learning rates first · effects: what the figures can say · summary, tables · page: pictures,
-HTML, TensorBoard · report: all of that.
+grid: axes -> cells with checked configurations · cells: the ablation, training one cell · engines:
+where cells run · tuning: learning rates first · effects: differences between methods · summary ->
+tables, notes, pictures -> page (text, Markdown, LaTeX, HTML) · report: all of that.
 """

@@ -36,7 +36,8 @@ def draw_effects(summary: Summary) -> Any:
 
 def _draw_effect(panel: Any, place: int, effect: Comparison | None) -> None:
     if effect is None:
-        panel.annotate("baseline", (0, place), ha="center", va="center", fontsize=9)
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # over the line at 0
+        panel.annotate("baseline", (0, place), ha="center", va="center", fontsize=9, bbox=box)
         return
     color = {"higher": GREEN, "lower": RED}.get(effect.verdict, "#777777")
     bar = {"color": color, "linewidth": 3, "solid_capstyle": "butt"}

@@ -1,4 +1,4 @@
-"""Does confidence mean what it says?"""
+"""Does a detection of confidence 0.9 have a chance of 0.9 to be right?"""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -20,14 +20,15 @@ class Calibration(NamedTuple):
 
 
 def calibration(matches: Mapping[int, Matches], bins: int = 10) -> Calibration:
-    """How often detections of each confidence are right: of all classes, at the first threshold."""
-    scores = np.concatenate([one.scores[~one.ignored[0]] for one in matches.values()])
-    right = np.concatenate([one.correct[0][~one.ignored[0]] for one in matches.values()])
-    place = np.minimum((scores * bins).astype(int), bins - 1)
-    count = np.bincount(place, minlength=bins)
-    some = np.maximum(count, 1)
-    confidence = np.where(count, np.bincount(place, scores, bins) / some, np.nan)
-    precision = np.where(count, np.bincount(place, right, bins) / some, np.nan)
+    """How often detections of each confidence are right, all classes together, at the first
+    threshold of `matches`; detections of crowds do not count."""
+    scores = np.concatenate([m.scores[~m.ignored[0]] for m in matches.values()])
+    correct = np.concatenate([m.correct[0][~m.ignored[0]] for m in matches.values()])
+    places = np.minimum((scores * bins).astype(int), bins - 1)
+    counts = np.bincount(places, minlength=bins)
+    divisors = np.where(counts, counts, np.nan)
+    confidence = np.bincount(places, scores, bins) / divisors
+    precision = np.bincount(places, correct, bins) / divisors
     gaps = np.nan_to_num(np.abs(confidence - precision))
-    error = float((gaps * count).sum() / max(1, count.sum()))
-    return Calibration(count.tolist(), confidence.tolist(), precision.tolist(), error)
+    error = float((gaps * counts).sum() / max(1, counts.sum()))
+    return Calibration(counts.tolist(), confidence.tolist(), precision.tolist(), error)

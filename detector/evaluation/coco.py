@@ -25,8 +25,8 @@ class Figures(NamedTuple):
     """`summary`: AP, AP50, AP75, then (full) APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl, each
     0 to 1. `per_class`: class name -> AP, AP50, objects, the number of those that are not crowds,
     and (full) VOC07 and VOC12. `curves` (full): class name -> precision at IoU 0.5 and 101 recalls,
-    -1 without objects. `voc` (full): VOC07, the 11-point AP50 of VOC2007, and VOC12, the whole area
-    (see `detector.evaluation.voc`). A figure over no objects is nan."""
+    -1 without objects. `voc` (full): VOC07, the 11-point AP50 of VOC2007, and VOC12, the area
+    under the curve (see `detector.evaluation.voc`). A figure over no objects is nan."""
 
     summary: dict[str, float]
     per_class: dict[str, dict[str, float]]

@@ -146,16 +146,14 @@ def _classify_image(
 def find_kind(overlap: np.ndarray, same: np.ndarray) -> tuple[str, int | None]:
     """Kind of error of a wrong detection, and the place of the object that it is about (location
     and class only). `overlap`: its IoU with every object; `same`: whether that is of its class."""
-    own, other = np.where(same, overlap, 0.0), np.where(same, 0.0, overlap)
-    if own.size and BACKGROUND <= own.max() < FOREGROUND:
-        return "location", int(own.argmax())
-    if other.size and other.max() >= FOREGROUND:
-        return "class", int(other.argmax())
-    if own.size and own.max() >= FOREGROUND:
-        return "duplicate", None
     if not overlap.size or overlap.max() < BACKGROUND:
         return "background", None
-    return "both", None
+    of_class, of_others = np.where(same, overlap, 0.0), np.where(same, 0.0, overlap)
+    if BACKGROUND <= of_class.max() < FOREGROUND:
+        return "location", int(of_class.argmax())
+    if of_others.max() >= FOREGROUND:
+        return "class", int(of_others.argmax())
+    return ("duplicate" if of_class.max() >= FOREGROUND else "both"), None
 
 
 def fix(detections: Sequence[Detection], kind: str, unmatched: set[Object]) -> list[Detection]:

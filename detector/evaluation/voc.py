@@ -100,9 +100,9 @@ def _match(
 def box_iou(a: ArrayLike, b: ArrayLike) -> np.ndarray:
     """pycocotools' IoU (A, B) of boxes (A, 4) and (B, 4), x, y, width, height; 0 / 0 counts as
     0."""
-    one, other = (np.reshape(np.asarray(boxes, float), (-1, 4)) for boxes in (a, b))
-    crowds = np.zeros(len(other), np.uint8)
-    return np.reshape(mask.iou(one, other, crowds), (len(one), len(other)))
+    left, right = (np.reshape(np.asarray(boxes, float), (-1, 4)) for boxes in (a, b))
+    crowds = np.zeros(len(right), np.uint8)
+    return np.reshape(mask.iou(left, right, crowds), (len(left), len(right)))
 
 
 def eleven_points(recall: np.ndarray, precision: np.ndarray) -> float:
