@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from losses.overlaps import diou
@@ -87,14 +88,14 @@ def _dense_pairs(
 
 def suppress_batch(
     boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, beta: float, most: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """DIoU-NMS of all images at once, for a GPU.
+) -> tuple[Tensor, Tensor]:
+    """DIoU-NMS of all images at once, for a GPU; returns places and scores (N, most) as `Kept`.
 
-    Returns whether a box stays, in order of falling score, that order, and the sorted scores, each
-    (N, D). `stays` is the only solution of stays[j] = not any(stays[i] and ends[i, j], i before j).
-    Iterated from "all stay", its first t entries are right after t steps (Zheng et al., "Enhancing
-    Geometric Factors", IEEE Trans. Cybernetics 2021, "Cluster-NMS", without its limit of steps). A
-    few steps are enough for real detections, a chain of D boxes needs D.
+    Boxes are sorted by falling score. Which of them stay is the only solution of stays[j] = not
+    any(stays[i] and ends[i, j], i before j). Iterated from "all stay", its first t entries are
+    right after t steps (Zheng et al., "Enhancing Geometric Factors", IEEE Trans. Cybernetics 2021,
+    "Cluster-NMS", without its limit of steps). A few steps are enough for real detections, a chain
+    of D boxes needs D.
     """
     scores, order = scores.sort(dim=1, descending=True, stable=True)
     boxes = boxes.gather(1, order[..., None].expand_as(boxes))
@@ -116,4 +117,18 @@ def suppress_batch(
         stays[:, rest] &= ~(now[:, :, None] & ends).any(1)
         if bool((stays[:, : start + size].sum(1) >= most).all()):
             break
-    return stays, order, scores
+    return _first_that_stay(stays, order, scores, most)
+
+
+def _first_that_stay(
+    stays: Tensor, order: Tensor, scores: Tensor, most: int
+) -> tuple[Tensor, Tensor]:
+    """Of sorted boxes (N, D) the first `most` that stay: places in the original order, scores."""
+    short = max(0, most - stays.shape[1])
+    stays, order, scores = (F.pad(part, (0, short)) for part in (stays, order, scores))
+    first = stays.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
+    kept = stays.gather(1, first)
+    return (
+        torch.where(kept, order.gather(1, first), 0),
+        torch.where(kept, scores.gather(1, first), 0.0),
+    )

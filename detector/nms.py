@@ -9,7 +9,6 @@ from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torchvision.ops import batched_nms
 
 from detector.diou_nms import suppress_batch, suppress_image
@@ -70,8 +69,7 @@ class Suppression:
         if self.kind == "soft":
             return self._soft(boxes, scores, labels)
         if self.kind == "diou" and boxes.is_cuda:
-            batch = suppress_batch(boxes, scores, labels, threshold, beta, most)
-            return first_that_stay(*batch, most)
+            return Kept(*suppress_batch(boxes, scores, labels, threshold, beta, most))
         index = torch.zeros(len(boxes), most, dtype=torch.int64, device=boxes.device)
         kept_scores = scores.new_zeros(len(boxes), most)
         for row, image in enumerate(zip(boxes, scores, labels, strict=True)):
@@ -108,15 +106,3 @@ class Suppression:
         kept += [(torch.zeros_like(index), torch.zeros_like(best))] * missing
         index, best = (torch.cat(part, dim=1) for part in zip(*kept, strict=True))
         return Kept(torch.where(best > 0, index, 0), best)
-
-
-def first_that_stay(stays: Tensor, order: Tensor, scores: Tensor, most: int) -> Kept:
-    """Of sorted boxes (N, D) the first `most` that stay."""
-    short = max(0, most - stays.shape[1])
-    stays, order, scores = (functional.pad(part, (0, short)) for part in (stays, order, scores))
-    place = stays.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
-    kept = stays.gather(1, place)
-    return Kept(
-        torch.where(kept, order.gather(1, place), 0),
-        torch.where(kept, scores.gather(1, place), 0.0),
-    )

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 from detector import diou_nms as module
-from detector.nms import Kept, Suppression, first_that_stay
+from detector.nms import Kept, Suppression
 
 MOST = 400
 Case = tuple[Tensor, Tensor, Tensor]  # boxes (D, 4), scores (D,), labels (D,) of one image
@@ -22,7 +22,7 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, **options: Any) -> Kept:
 
 def on_a_gpu(*arguments: Any) -> Kept:
     """What a GPU would compute."""
-    return first_that_stay(*module.suppress_batch(*arguments), arguments[-1])
+    return Kept(*module.suppress_batch(*arguments))
 
 
 def similarity(boxes: np.ndarray, beta: float | None) -> np.ndarray:
