@@ -1,7 +1,12 @@
 """A small drawn data set and the shortest real training that tests of the commands share."""
 
+import multiprocessing
 import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,3 +64,30 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Path:
 
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     return train.main([*tiny, "--run", str(folder), "--ema.decay", "0.9"])
+
+
+def join_group(rank: int, store: str) -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=2)
+
+
+@pytest.fixture(scope="session")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., list[Any]]]:
+    """Calls a function of a test file in each of two processes of one group, with its rank and the
+    arguments given here; returns what both return. The processes are started once, as importing
+    torch takes longer than what they compute."""
+    store = str(tmp_path_factory.mktemp("group") / "store")
+    context = multiprocessing.get_context("spawn")
+    with ExitStack() as stack:
+        pools = [
+            stack.enter_context(ProcessPoolExecutor(1, context, join_group, (rank, store)))
+            for rank in (0, 1)
+        ]
+
+        def call(function: Callable[..., Any], *arguments: Any) -> list[Any]:
+            results = [pool.submit(function, rank, *arguments) for rank, pool in enumerate(pools)]
+            return [result.result(timeout=120) for result in results]
+
+        yield call

@@ -1,4 +1,7 @@
+import copy
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -9,12 +12,15 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from detector.criterion import Criterion
 from detector.retinanet import Predictions
 from losses import (
+    GHMC,
+    GHMR,
     BoxLoss,
     ClassificationLoss,
     FocalLoss,
     GIoULoss,
     SigmoidCrossEntropy,
     SmoothL1Loss,
+    SoftmaxCrossEntropy,
 )
 
 K = 4
@@ -186,3 +192,71 @@ def test_the_state_of_another_loss_is_dropped_and_that_of_the_same_one_taken() -
     del saved["module.net.weight"]
     with pytest.raises(RuntimeError, match=r"Missing key.*module\.net\.weight"):
         same.load_state_dict(saved)
+
+
+@pytest.mark.parametrize(
+    ("class_loss", "box_loss", "classes"),
+    [
+        (FocalLoss(), GIoULoss(), K),
+        (GHMC(), GHMR(), K),
+        (SoftmaxCrossEntropy(), SmoothL1Loss(), K - 1),
+    ],
+    ids=["FocalLoss", "GHMC", "SoftmaxCrossEntropy"],
+)
+def test_matching_and_losses_are_one_graph_whatever_the_batch_holds(
+    class_loss: ClassificationLoss, box_loss: BoxLoss, classes: int
+) -> None:
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    eager = Criterion(class_loss, box_loss, classes)
+    compiled = torch.compile(copy.deepcopy(eager), fullgraph=True, backend="eager")
+    for seed, objects in ((0, 5), (1, 5), (2, 0)):
+        predictions, batch = scene(seed=seed)
+        batch["labels"] %= classes
+        batch["valid"][:, objects:] = False
+        expected, _ = eager(predictions, batch)
+        losses, _ = compiled(predictions, batch)
+        torch.testing.assert_close(losses, expected)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+
+
+def joint_batch(objects: int) -> tuple[Predictions, dict[str, Tensor]]:
+    """Two images, of which the first has all the objects."""
+    predictions, batch = scene(images=2)
+    batch["valid"][0, objects:] = batch["valid"][1] = False
+    return predictions, batch
+
+
+def losses_and_gradients(predictions: Predictions, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The two losses, and the gradients of their sum."""
+    criterion = Criterion(FocalLoss(), GIoULoss(), K)
+    logits, deltas = (x.detach().requires_grad_() for x in predictions[:2])
+    losses, _ = criterion(predictions._replace(logits=logits, deltas=deltas), batch)
+    (losses["class"] + losses["box"]).backward()
+    assert logits.grad is not None
+    assert deltas.grad is not None
+    return {**losses, "logits": logits.grad, "deltas": deltas.grad}
+
+
+def half_a_batch(rank: int, objects: int) -> dict[str, Tensor]:
+    predictions, batch = joint_batch(objects)
+    half = slice(rank, rank + 1)
+    predictions = predictions._replace(
+        logits=predictions.logits[half], deltas=predictions.deltas[half]
+    )
+    results = losses_and_gradients(predictions, {name: x[half] for name, x in batch.items()})
+    return {name: x.detach() for name, x in results.items()}
+
+
+@pytest.mark.parametrize("objects", [0, 1, 5])
+def test_two_processes_are_one_with_the_joint_batch(
+    two_processes: Callable[..., Any], objects: int
+) -> None:
+    """DistributedDataParallel averages gradients over processes: the mean loss must be that of the
+    joint batch, and the gradient of an image's predictions half of what its process computes."""
+    expected = losses_and_gradients(*joint_batch(objects))
+    first, second = two_processes(half_a_batch, objects)
+    for name in ("class", "box"):
+        torch.testing.assert_close((first[name] + second[name]) / 2, expected[name])
+    for name in ("logits", "deltas"):
+        torch.testing.assert_close(torch.cat([first[name], second[name]]) / 2, expected[name])

@@ -1,6 +1,6 @@
 """What every embedding loss keeps, whatever it compares: the contract of `EmbeddingLoss`."""
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -153,12 +153,8 @@ def test_normalize() -> None:
     torch.testing.assert_close(x.grad[:, 0], torch.tensor([0.128, 1.0, 1.0]))
 
 
-def in_process(rank: int, folder: str) -> None:
-    store = torch.distributed.FileStore(f"{folder}/meeting", 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    results = [value_and_gradients(loss, *halves()[rank]) for loss in make_losses()]
-    torch.save(results, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+def half_a_batch(rank: int) -> list[dict[str, Any]]:
+    return [value_and_gradients(loss, *halves()[rank]) for loss in make_losses()]
 
 
 def halves() -> list[tuple[Tensor, Tensor]]:
@@ -178,11 +174,9 @@ def value_and_gradients(loss: EmbeddingLoss, x: Tensor, y: Tensor) -> dict[str, 
     return {"value": value.detach(), "x": x.grad, "weights": weights, "state": loss.state_dict()}
 
 
-@pytest.mark.slow
-def test_two_processes_are_one_with_the_joint_batch(tmp_path: Path) -> None:
+def test_two_processes_are_one_with_the_joint_batch(two_processes: Callable[..., Any]) -> None:
     """Value, gradients, centers: the mean over ranks is that of one process."""
-    torch.multiprocessing.spawn(in_process, (str(tmp_path),), nprocs=2)
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+    ranks = two_processes(half_a_batch)
     joint = [torch.cat(parts) for parts in zip(*halves(), strict=True)]
     for loss, a, b in zip(make_losses(), *ranks, strict=True):
         expected = value_and_gradients(loss, *joint)

@@ -1,7 +1,8 @@
 """What GHM counts and remembers, over steps, precisions and processes."""
 
 import math
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -159,24 +160,20 @@ def batch(seed: int = 0) -> tuple[Tensor, Tensor]:
 FOREGROUND = 20  # of the joint batch, as if it were labeled so
 
 
-def in_process(rank: int, folder: str, floor: float | None) -> None:
-    store = torch.distributed.FileStore(f"{folder}/meeting", 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+def half_a_batch(rank: int, floor: float | None) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+    """Value, gradient and histogram of one of two processes."""
     logits, labels = batch()
     part = slice(0, 3) if rank == 0 else slice(3, 4)
     x = logits[part].clone().requires_grad_()
     loss = GHMC(floor=floor)
     value = loss(x, labels[part], torch.tensor(FOREGROUND / 2))
     value.backward()
-    torch.save((value.detach(), x.grad, loss.state_dict()), f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    return value.detach(), x.grad, loss.state_dict()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("floor", [None, 0.5])
-def test_two_processes_count_as_one(tmp_path: Path, floor: float | None) -> None:
-    torch.multiprocessing.spawn(in_process, (str(tmp_path), floor), nprocs=2)
-    (one, first, state), (two, second, other) = (torch.load(tmp_path / f"{r}.pt") for r in (0, 1))
+def test_two_processes_count_as_one(two_processes: Callable[..., Any], floor: float | None) -> None:
+    (one, first, state), (two, second, other) = two_processes(half_a_batch, floor)
     logits, labels = batch()
     logits.requires_grad_()
     loss = GHMC(floor=floor)

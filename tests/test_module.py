@@ -21,6 +21,7 @@ from detector.postprocess import Postprocess
 from detector.retinanet import RetinaNet
 from detector.training.callbacks import RampedEMA, StepFigures
 from losses import FocalLoss, SmoothL1Loss
+from losses.overlaps import iou
 
 K, SIDE = 2, 64
 SGD = {"name": "sgd", "lr": 0.01, "momentum": 0.9, "weight_decay": 1e-4, "reference_batch": 0}
@@ -40,7 +41,7 @@ def detector(loss: FocalLoss | None = None, norm: str = "group", **optimizer: An
     torch.manual_seed(0)
     loss = loss or FocalLoss()
     net = RetinaNet(
-        Backbone(18, width=8, norm=norm, channels=16),  # type: ignore[arg-type]
+        Backbone(10, width=8, norm=norm, channels=16),  # type: ignore[arg-type]
         AnchorGenerator((8, 16, 32, 64, 128), scales=1),
         loss.initial_bias(K, 0.01),
         convs=1,
@@ -243,8 +244,10 @@ def test_a_compiled_step_equals_an_eager_one(parts: Any) -> None:
     assert counters["stats"]["unique_graphs"] <= 4
 
 
-@pytest.mark.slow
-def test_net_and_criterion_compile_into_one_graph() -> None:
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_net_and_criterion_compile_into_one_graph(backend: str) -> None:
+    """The backend "eager" finds the graph and runs it without writing kernels."""
+    torch._dynamo.reset()
     model, batch = detector(), next(iter(Data().train_dataloader()))
 
     def step(batch: dict[str, Tensor]) -> Tensor:
@@ -255,8 +258,28 @@ def test_net_and_criterion_compile_into_one_graph() -> None:
     expected.backward()
     gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    value = torch.compile(step, fullgraph=True)(batch)
+    value = torch.compile(step, fullgraph=True, backend=backend)(batch)
     value.backward()
     torch.testing.assert_close(value, expected)
     for name, p in model.named_parameters():
         torch.testing.assert_close(p.grad, gradients[name], atol=1e-5, rtol=1e-3)
+
+
+def test_it_memorizes_two_images() -> None:
+    """tests/test_train.py has eight images, and the real program."""
+    model = detector().train()
+    batch = next(iter(Data().train_dataloader()))
+    optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
+    totals = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        losses, _ = model.criterion(model.net(batch["images"], batch["sizes"]), batch)
+        total = torch.stack(list(losses.values())).sum()
+        total.backward()
+        optimizer.step()
+        totals.append(total.item())
+    assert totals[-1] < totals[0] / 20
+    boxes, scores, labels = model.eval()(batch)
+    assert labels[:, 0].tolist() == batch["labels"][:, 0].tolist()
+    assert (iou(boxes[:, 0], batch["boxes"][:, 0]) > 0.7).all()
+    assert (scores[:, 0] > 0.5).all()

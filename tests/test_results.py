@@ -1,12 +1,12 @@
 """Result rows with their ids, and their gathering from several processes."""
 
 import json
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed
-import torch.multiprocessing
 
 from detector.evaluation.results import by_image, gather, to_results
 from detector.postprocess import Detections
@@ -60,16 +60,11 @@ def test_gathering_counts_repeated_images_once(monkeypatch: pytest.MonkeyPatch) 
     assert list(joined[0] or ()) == [1, 3, 8]  # sorted, whatever the number of processes
 
 
-def gather_in_process(rank: int, folder: str) -> None:
-    store = torch.distributed.FileStore(f"{folder}/meeting", 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    Path(folder, f"{rank}.json").write_text(json.dumps([*(gather(ROWS[rank]) or {}).items()]))
-    torch.distributed.destroy_process_group()
+def gather_rows(rank: int) -> Any:
+    return gather(ROWS[rank])
 
 
-@pytest.mark.slow
-def test_two_processes_gather_on_the_first(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(gather_in_process, (str(tmp_path),), nprocs=2)
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
-    assert first == [[image_id, rows] for image_id, rows in JOINED.items()]
-    assert second == []
+def test_two_processes_gather_on_the_first(two_processes: Callable[..., Any]) -> None:
+    first, second = two_processes(gather_rows)
+    assert [*first.items()] == [*JOINED.items()]  # in this order
+    assert second is None
