@@ -49,7 +49,7 @@ def train(config: dict[str, Any], stem: str) -> Path:
 
     from data.datamodule import DataModule
     from detector.evaluation.evaluator import Evaluator
-    from detector.runs.assemble import assemble
+    from detector.runs.assemble import assemble, compile_parts
     from detector.runs.resume import check_resume, last_checkpoint
     from detector.runs.weights import start_from
     from detector.training.quiet import quiet
@@ -68,7 +68,7 @@ def train(config: dict[str, Any], stem: str) -> Path:
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     detector = assemble(config)
     updates = check_resume(resume, run, config, detector) if resume else None
-    detector.compile_parts(config["speed"]["compile"])
+    compile_parts(detector, config["speed"]["compile"])
     lines, model = data.report(), config["model"]
     if model["weights"] and not resume:
         labels = data.classes, data.category_ids

@@ -1,5 +1,4 @@
-"""Anchors: the boxes that the box head corrects. Each cell of a level has the same few, of several
-sizes and shapes."""
+"""Anchors: the boxes that the box head corrects, the same few at every cell of a level."""
 
 from collections.abc import Sequence
 from typing import Literal

@@ -1,5 +1,4 @@
-"""ResNet and feature pyramid: images -> P3..P7, made of torchvision's parts under torchvision's
-names."""
+"""ResNet and feature pyramid: images -> P3..P7, of torchvision's parts under its names."""
 
 import math
 from collections import OrderedDict

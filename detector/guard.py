@@ -40,8 +40,7 @@ class Guard(nn.Module):
         """Clip by the norm of all gradients; where that is not finite, the update is skipped.
 
         A fused optimizer leaves weights and state untouched where `found_inf` is 1: the protocol of
-        torch's GradScaler, which asks nothing of the host. In 16-mixed the GradScaler itself does
-        so.
+        torch's GradScaler, which asks nothing of the host and in 16-mixed does so itself.
         """
         self.norm = nn.utils.clip_grad_norm_(parameters, limit or math.inf)
         bad = (~self.norm.isfinite()).float()

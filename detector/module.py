@@ -5,7 +5,7 @@ Callbacks do the rest: `detector.evaluation.evaluator` scores and draws what was
 """
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -68,8 +68,7 @@ class Detector(pl.LightningModule):
             "train/num_foreground": targets.num_foreground,
         }
         self.image_ids = batch["image_ids"]
-        # An infinite loss can have finite gradients. NaN reaches every rank through the mean of
-        # gradients.
+        # an infinite loss can have finite gradients; NaN reaches every rank through their mean
         return total * torch.where(total.detach().isfinite(), 1.0, math.nan)
 
     def configure_gradient_clipping(
@@ -93,22 +92,8 @@ class Detector(pl.LightningModule):
         detections = suppress(candidates, suppression, sizes, batch["original_sizes"])
         return {"candidates": candidates, "detections": detections}
 
-    def predict_step(self, batch: Batch, batch_idx: int = 0) -> Detections:
-        return self(batch)
-
-    def compile_parts(self, parts: Literal["none", "losses", "all"]) -> None:
-        """Let torch write kernels for matching and losses, or for the net as well. Names of weights
-        stay. Every shape is compiled once, which takes its time: those of images are few (one, or
-        two for each `data.short`), and objects come in groups of 16, 32, 64, ..."""
-        torch._dynamo.config.recompile_limit = 64  # with more shapes it would silently not compile
-        if parts != "none":
-            self.criterion.compile(dynamic=False)
-        if parts == "all":
-            self.net.compile(dynamic=False)
-
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        # 16-mixed scales the gradients, and only an optimizer that is not fused is unscaled before
-        # clipping
+        # in 16-mixed only gradients for an optimizer that is not fused are unscaled before clipping
         fused = self.trainer.precision != "16-mixed"
         return make_optimizer(self, self.optimizer, self.optimizer["lr"], fused)
 

@@ -1,5 +1,4 @@
-"""Optimizer and learning rate, made of the sections `optimizer` and `schedule` of a
-configuration."""
+"""Optimizer and learning rate, from the sections `optimizer` and `schedule`."""
 
 import math
 from collections.abc import Mapping

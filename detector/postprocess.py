@@ -1,5 +1,4 @@
-"""Postprocess: predictions of all anchors -> candidates -> detections, in pixels of the original
-images."""
+"""Postprocess: predictions of all anchors -> candidates -> detections."""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,7 +1,8 @@
 """The losses. A leaf: imports torch only. A configuration finds every class in here by its name."""
 
-from losses.base import BoxLoss, ClassificationLoss, EmbeddingLoss, PerBoxLoss
+from losses.base import BoxLoss, ClassificationLoss, PerBoxLoss
 from losses.cross_entropy import BalancedCrossEntropy, SigmoidCrossEntropy, SoftmaxCrossEntropy
+from losses.embedding import EmbeddingLoss
 from losses.focal import FocalLoss
 from losses.ghm import GHMC, GHMR
 from losses.identity import ClassifierLoss, IdentityCrossEntropy

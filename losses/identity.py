@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from losses.base import EmbeddingLoss, full_precision, joint_mean, normalize
+from losses.base import full_precision
+from losses.embedding import EmbeddingLoss, joint_mean, normalize
 
 
 class ClassifierLoss(EmbeddingLoss):

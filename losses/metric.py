@@ -7,7 +7,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from losses.base import IGNORED, EmbeddingLoss, joint_mean, normalize, sum_over_ranks
+from losses.base import IGNORED
+from losses.embedding import EmbeddingLoss, joint_mean, normalize, sum_over_ranks
 
 
 class TripletLoss(EmbeddingLoss):

@@ -17,7 +17,7 @@ from losses import (
     SphereFaceLoss,
     TripletLoss,
 )
-from losses.base import normalize
+from losses.embedding import normalize
 
 C, D = 4, 3
 

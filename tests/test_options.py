@@ -13,11 +13,11 @@ from detector.backbone import Backbone
 from detector.config.options import OPTIONS
 from detector.config.types import coerce
 from detector.matching import match
-from detector.module import Detector
 from detector.nms import Suppression
 from detector.optimization import make_optimizer
 from detector.postprocess import Postprocess
 from detector.retinanet import RetinaNet
+from detector.runs.assemble import compile_parts
 
 # What a configuration gives, and other names for its keys
 RECEIVERS: list[tuple[Any, str, dict[str, str]]] = [
@@ -31,7 +31,7 @@ RECEIVERS: list[tuple[Any, str, dict[str, str]]] = [
     (match, "model.match", {}),
     (Suppression, "postprocess", {"kind": "nms"}),
     (Postprocess, "postprocess", {"top_k": "candidates"}),
-    (Detector.compile_parts, "speed", {"parts": "compile"}),
+    (compile_parts, "speed", {"parts": "compile"}),
     (make_optimizer, "optimizer", {}),
 ]
 

@@ -5,7 +5,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -66,6 +66,17 @@ def assemble(config: dict[str, Any]) -> Detector:
         config["schedule"],
         config["data"]["batch_size"],
     )
+
+
+def compile_parts(detector: Detector, parts: Literal["none", "losses", "all"]) -> None:
+    """Let torch write kernels for matching and losses, or for the net as well. Names of weights
+    stay. Every shape is compiled once, which takes its time: those of images are few (one, or two
+    for each `data.short`), and objects come in groups of 16, 32, 64, ..."""
+    torch._dynamo.config.recompile_limit = 64  # with more shapes it would silently not compile
+    if parts != "none":
+        detector.criterion.compile(dynamic=False)
+    if parts == "all":
+        detector.net.compile(dynamic=False)
 
 
 def make_suppression(options: Mapping[str, Any]) -> Suppression:

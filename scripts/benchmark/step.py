@@ -3,7 +3,7 @@
 import statistics
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from detector.module import Detector
 from detector.nms import Suppression
 from detector.optimization import make_optimizer
 from detector.postprocess import suppress
-from detector.runs.assemble import assemble
+from detector.runs.assemble import assemble, compile_parts
 from detector.training.callbacks import peak_memory
 from scripts.benchmark.timing import (
     Times,
@@ -50,7 +50,7 @@ class Setting(NamedTuple):
     rounds: int
     device: str
     precision: str
-    compile: str
+    compile: Literal["none", "losses", "all"]
 
     def make_batch(self) -> dict[str, Tensor]:
         """A batch as a loader hands it over, in pinned memory where there is a GPU."""
@@ -104,7 +104,7 @@ def training_parts(side: str, setting: Setting) -> Parts:
     batch = setting.make_batch()
     if side == "ours":
         model: Any = setting.make_detector().train()
-        model.compile_parts(setting.compile)
+        compile_parts(model, setting.compile)
         optimizer = make_optimizer(model, SGD, 1e-4, fused=True)
         forward = our_parts(model, batch, setting.device)
     else:
