@@ -17,6 +17,7 @@ from detector.ablation.grid import (
     point_name,
 )
 from detector.config.errors import UserError
+from detector.config.signatures import library_losses
 
 
 def grid(tiny: list[str], out: Path, *axes: Axis, seeds: Sequence[int] = (0,), **more: Any) -> Any:
@@ -64,10 +65,12 @@ def test_cells_differ_in_nothing_but_the_axes(tiny: list[str], tmp_path: Path) -
     assert "model.class_loss: FocalLoss, GHMC" in text
     assert "gamma 2.0" in text
     assert "seed: 0, 1" in text
+    focal, ghm = (library_losses("model.class_loss")[name] for name in ("FocalLoss", "GHMC"))
+    arguments = {"name", *focal, *ghm} - {"weight"}  # both have the same weight
+    assert {"gamma", "bins"} <= arguments
     assert set(differences(configs[:2])) == {
         "run",
-        *(f"model.class_loss.{key}" for key in ("name", "alpha", "gamma", "class_weights")),
-        *(f"model.class_loss.{key}" for key in ("bins", "momentum", "density", "sync")),
+        *(f"model.class_loss.{argument}" for argument in arguments),
     }
     other = json.loads(json.dumps(configs))
     other[2]["optimizer"]["lr"] = 5.0
