@@ -5,15 +5,14 @@ writes them, the detections and a picture to runs/NAME/eval/, and to TensorBoard
 every suppression on the same candidates.
 """
 
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from detector.config.command_line import parse
 from detector.config.errors import one_line_errors
-from detector.config.files import write_json
+from detector.config.files import RECORD, Outputs, write_json
 from detector.config.types import Natural, Option
 from detector.runs.folder import existing_run
 
@@ -33,6 +32,8 @@ PROGRAM_OPTIONS = {
     "--nms": Option(Nms | None, None, "suppression; all: a table of all, the net runs once"),
     "--draws": Option(Natural, 1000, "of images, for the intervals of --nms all; 0: none"),
 }
+# Arguments of the Trainer that may change what an evaluation finds
+COMPUTING = ("precision", "limit_val_batches")
 SHORT = {
     f"--{key}": f"--postprocess.{key}"
     for key in (
@@ -74,6 +75,9 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
 
 def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float]:
     """Writes and prints all figures of one suppression; returns the twelve of COCO."""
+    folder = existing_run(options["run"]) / "eval"
+    if options["out"]:
+        Outputs(folder / RECORD).claim(options["out"])
     evaluator, data = validate(config, options)
     figures = evaluator.figures
     if figures is None:  # not the first process
@@ -89,8 +93,6 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
     )
     errors, calibrated = explain(evaluator.truth, rows, evaluator.image_ids)
 
-    folder = existing_run(options["run"]) / "eval"
-    folder.mkdir(exist_ok=True)
     result = {
         "checkpoint": options["checkpoint"],
         "data": config["data"],
@@ -98,6 +100,7 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
         **figures._asdict(),
         "errors": errors._asdict(),
         "calibration": calibrated._asdict(),
+        "made_from": made_from(config, options, data, evaluator.image_ids),
     }
     write_json(folder / "metrics.json", result)
     for path in (folder / "detections.json", options["out"]):
@@ -132,35 +135,48 @@ def validate(
     return evaluator, data
 
 
+def made_from(
+    config: dict[str, Any], options: dict[str, Any], data: Any, image_ids: Iterable[int]
+) -> dict[str, Any]:
+    """What the figures of these images depend on."""
+    from detector.evaluation.provenance import describe_origin
+    from detector.runs.folder import checkpoint_file
+
+    split = data.splits["val"]
+    files = dict(zip(split.image_ids.tolist(), split.paths, strict=True))
+    settings = {
+        "data": {name: config["data"][name] for name in ("size", "short", "long", "reduce")},
+        "postprocess": config["postprocess"],
+        "trainer": {k: v for k, v in config["trainer"].items() if k in COMPUTING},
+    }
+    weights = checkpoint_file(existing_run(options["run"]), options["checkpoint"])
+    return describe_origin(weights, data.ground_truth(), image_ids, files, data.classes, settings)
+
+
 def compare_suppression(config: dict[str, Any], options: dict[str, Any]) -> None:
     """The table of --nms all. Candidates are kept in the run's eval/ and used again as long as
     checkpoint, data and what chooses candidates stay the same."""
     from data.datamodule import DataModule
     from detector.evaluation.suppression import compare_all, format_lines, load, save
     from detector.runs.assemble import make_suppression
-    from detector.runs.folder import checkpoint_file
 
     folder = existing_run(options["run"]) / "eval"
-    checkpoint = checkpoint_file(existing_run(options["run"]), options["checkpoint"])
-    postprocess = config["postprocess"]
-    kept = ("format", "root", "train", "val", "annotations", "images", "classes", "holdout")
-    shape = ("size", "short", "long")
-    key = {
-        "checkpoint": f"{checkpoint} {checkpoint.stat().st_mtime_ns}",
-        "data": json.dumps({name: config["data"][name] for name in (*kept, *shape)}),
-        **{name: postprocess[name] for name in ("candidates", "score_threshold")},
+    data = DataModule(**config["data"], seed=config["seed"])
+    data.setup("validate")
+    key = made_from(config, options, data, data.file_names)
+    key["settings"]["postprocess"] = {
+        name: config["postprocess"][name] for name in ("candidates", "score_threshold")
     }
     candidates = load(folder / "candidates.pt", key)
     if candidates is None:
-        evaluator, data = validate(config, options, keep_candidates=True)
+        evaluator, _ = validate(config, options, keep_candidates=True)
         if evaluator.figures is None:  # not the first process
             return
         candidates = evaluator.candidates
         save(folder / "candidates.pt", key, candidates)
     else:
         print(f"candidates of {folder / 'candidates.pt'}, the net is not run again")
-        data = DataModule(**config["data"], seed=config["seed"])
-        data.setup("validate")
+    postprocess = config["postprocess"]
     truth, configured = data.ground_truth(), make_suppression(postprocess)
     lines = compare_all(candidates, truth, data.category_ids, configured, options["draws"])
     print(format_lines(lines))

@@ -6,7 +6,6 @@ and other seeds, p and verdict corrected for all comparisons that are printed.
 """
 
 import itertools
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from detector.config.command_line import parse_options
 from detector.config.errors import UserError, one_line_errors
+from detector.config.files import read_json
 from detector.config.resolve import load
 from detector.config.types import Count, Natural, Option
 from detector.runs.folder import existing_run
@@ -55,24 +55,13 @@ def parse_arguments(argv: Sequence[str]) -> tuple[list[list[str]], int, int]:
     return methods, options["draws"], options["seed"]
 
 
-def detections(run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """What a run was evaluated on (its data section), and its result rows."""
+def read_evaluation(run: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The figures of a run with what they were made from, and its detections."""
     folder = existing_run(run) / "eval"
     for name in ("metrics.json", "detections.json"):
         if not (folder / name).is_file():
             raise UserError(f"{folder / name} is missing: python eval.py {run}")
-    data = json.loads((folder / "metrics.json").read_text())["data"]
-    return data, json.loads((folder / "detections.json").read_text())
-
-
-def same_data(runs: Sequence[str], sections: Sequence[dict[str, Any]]) -> None:
-    for run, section in zip(runs, sections, strict=True):
-        for name in ("format", "root", "val", "annotations", "images", "classes", "holdout"):
-            if section[name] != sections[0][name]:
-                raise UserError(
-                    f"{runs[0]} and {run} were evaluated on different data: data.{name} is "
-                    f"{sections[0][name]} and {section[name]}"
-                )
+    return read_json(folder / "metrics.json"), read_json(folder / "detections.json")
 
 
 def matches_of(methods: Sequence[Sequence[str]]) -> "list[list[Mapping[int, Matches]]]":
@@ -81,17 +70,18 @@ def matches_of(methods: Sequence[Sequence[str]]) -> "list[list[Mapping[int, Matc
 
     from data.datamodule import DataModule
     from detector.evaluation.matches import check_objects, match_all
+    from detector.evaluation.provenance import check_comparable
 
     runs = list(dict.fromkeys(run for method in methods for run in method))
-    evaluations = {run: detections(run) for run in runs}
-    same_data(runs, [section for section, _ in evaluations.values()])
-    first = evaluations[runs[0]][0]
+    evaluations = {run: read_evaluation(run) for run in runs}
+    first = evaluations[runs[0]][0]["data"]
     data = DataModule(**first, seed=load(existing_run(runs[0]) / "config.yaml")["seed"])
     data.setup("validate")
     truth = data.ground_truth()
+    ids = check_comparable({run: metrics for run, (metrics, _) in evaluations.items()}, truth)
     check_objects(truth)
     bar = tqdm(runs, "matching", disable=None, leave=False)
-    matches = {run: match_all(truth, evaluations[run][1]) for run in bar}
+    matches = {run: match_all(truth, evaluations[run][1], ids) for run in bar}
     return [[matches[run] for run in method] for method in methods]
 
 

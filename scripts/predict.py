@@ -3,16 +3,16 @@
 Beside the ground truth:  python scripts/predict.py RUN --split val --count 12 --out DIR
 """
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from detector.config.command_line import parse
 from detector.config.errors import UserError, one_line_errors
+from detector.config.files import RECORD, Outputs, write, write_json
 from detector.config.types import Count, Fraction, Option
 from detector.runs.folder import existing_run
 
@@ -41,6 +41,7 @@ PROGRAM_OPTIONS = {
 }
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 ON_SHEET = 24
+DETECTIONS, SHEET = "detections.json", "sheet.png"
 
 
 class Source(NamedTuple):
@@ -54,7 +55,7 @@ class Source(NamedTuple):
     size: tuple[int, int] | None = None
 
 
-def from_files(images: str, out: Path) -> list[Source]:
+def from_files(images: str) -> list[Source]:
     path = Path(images)
     if not path.exists():
         raise UserError(f"{path} does not exist: give an image or a folder of images")
@@ -63,10 +64,6 @@ def from_files(images: str, out: Path) -> list[Source]:
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
     if not files:
         raise UserError(f"{path} holds no images ({', '.join(SUFFIXES)})")
-    if out.is_file():
-        raise UserError(f"--out {out} is a file: give a folder")
-    if out.resolve() == files[0].parent.resolve():
-        raise UserError(f"--out {out} is where the images are: they would be overwritten")
     return [Source(file, file.name) for file in files]
 
 
@@ -162,13 +159,27 @@ def picture_of(
     return side_by_side(image, source.truth, marks, classes, title=source.name)
 
 
-def write(picture: "np.ndarray", path: Path) -> None:
+def encode(picture: "np.ndarray", suffix: str) -> bytes:
+    """The content of an image file of that kind."""
     import cv2
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    suffix = path.suffix if path.suffix.lower() in SUFFIXES else ".png"
     _, encoded = cv2.imencode(suffix, picture[..., ::-1])
-    path.with_suffix(suffix).write_bytes(encoded.tobytes())
+    content: bytes = encoded.tobytes()
+    return content
+
+
+def choose_names(sources: Sequence[Source]) -> list[str]:
+    """A picture's name for every source, all different, of a kind that can be written."""
+    taken, names = {DETECTIONS, SHEET}, []
+    for source in sources:
+        path = PurePosixPath(source.name)
+        suffix = path.suffix if path.suffix.lower() in SUFFIXES else ".png"
+        name, number = str(path.with_suffix(suffix)), 2
+        while name in taken:
+            name, number = str(path.with_name(f"{path.stem}_{number}{suffix}")), number + 1
+        taken.add(name)
+        names.append(name)
+    return names
 
 
 def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
@@ -180,12 +191,14 @@ def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
 
     out, data, ids = Path(options["out"]), config["data"], None
     if options["split"] is None:
-        sources = from_files(options["images"], out)
+        sources = from_files(options["images"])
     else:
         sources, ids = from_split(config, options["split"], options["count"])
+    names = choose_names(sources)
+    Outputs(out / RECORD).claim(*(out / name for name in (*names, DETECTIONS, SHEET)))
+    sources = [source._replace(name=name) for source, name in zip(sources, names, strict=True)]
     _, detector = open_run(options["run"], options["checkpoint"], config)
     detector.to("cuda" if torch.cuda.is_available() else "cpu")
-    out.mkdir(parents=True, exist_ok=True)
     size, classes = InputSize(data["size"], data["short"], data["long"]), data["classes"]
     rows: list[dict[str, Any]] = []
     sheet: list[np.ndarray] = []
@@ -195,17 +208,17 @@ def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
             detections = detect(detector, [image for _, image in batch], size, options["score"])
             for (source, image), marks in zip(batch, detections, strict=True):
                 picture = picture_of(source, image, marks, classes)
-                write(picture, out / source.name)
+                write(out / source.name, encode(picture, Path(source.name).suffix))
                 rows += rows_of(source, marks, classes, ids)
                 sheet += [picture] if source.truth is not None and len(sheet) < ON_SHEET else []
                 seen += 1
     finally:  # what is detected so far is not lost to Ctrl-C
         rows.sort(key=lambda row: row["file_name"])
-        (out / "detections.json").write_text(json.dumps(rows))
+        write_json(out / DETECTIONS, rows)
     if not seen:
         raise UserError(f"none of the {len(sources)} images can be read")
     if sheet:
-        write(contact_sheet(sheet), out / "sheet.png")
+        write(out / SHEET, encode(contact_sheet(sheet), ".png"))
     print(f"{out}: {seen} pictures and detections.json with {len(rows)} objects")
 
 

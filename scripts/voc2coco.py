@@ -4,7 +4,6 @@
 --data.format coco --data.annotations FILE --data.images . (for both splits: {split}.json)
 """
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.voc import voc_to_coco
 from detector.config.command_line import parse_options
 from detector.config.errors import one_line_errors
+from detector.config.files import Outputs, write_json
 from detector.config.types import Option
 
 USAGE = """python scripts/voc2coco.py ROOT SPLIT ... --out FILE [--classes NAME ...]
@@ -39,10 +39,10 @@ def parse_arguments(argv: Sequence[str]) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
         options = parse_arguments(sys.argv[1:] if argv is None else argv)
-        content = voc_to_coco(Path(options["root"]), options["splits"], options["classes"])
         out = Path(options["out"])
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(content))
+        Outputs(None).claim(out)
+        content = voc_to_coco(Path(options["root"]), options["splits"], options["classes"])
+        write_json(out, content)
         parts = ("images", "annotations", "categories")
         print(f"{out}: {', '.join(f'{len(content[part])} {part}' for part in parts)}")
 

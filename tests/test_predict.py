@@ -97,7 +97,7 @@ def test_rows_of_a_split_have_the_ids_of_the_data_set(
         (["missing"], "missing does not exist"),
         (["empty"], "empty holds no images"),
         (["images/broken.jpg"], "none of the 1 images can be read"),
-        (["images", "--out", "images"], "they would be overwritten"),
+        (["images", "--out", "images"], "exists and was not written"),
         (["images", "--checkpoint", "first"], "there is no checkpoint first"),
         (["images", "--scor", "0.5"], "did you mean '--score'"),
     ],

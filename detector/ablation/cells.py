@@ -4,7 +4,6 @@ What is done is not done again, and what was interrupted goes on.
 """
 
 import fcntl
-import json
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from detector.ablation.grid import Axis, Cell, differences
 from detector.config.errors import UserError
-from detector.config.files import write_json
+from detector.config.files import read_json, write_json
 from detector.config.resolve import load, save
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +86,7 @@ def prepare(ablation: Ablation) -> None:
     if out.exists() and any(out.iterdir()) and not path.is_file():
         raise UserError(f"{out} holds something else than an ablation: choose another --out")
     if path.is_file():
-        before = json.loads(path.read_text())
+        before = read_json(path)
         for name in ("axes", "tuned"):
             if before[name] != plan[name]:
                 keys = [", ".join(source[name]) or "none" for source in (before, plan)]
@@ -113,7 +112,7 @@ def prepare(ablation: Ablation) -> None:
 def read_outcome(out: Path, name: str) -> Outcome:
     """How the cell of that name ended, or that it has not yet."""
     path = out / "states" / f"{name}.json"
-    return Outcome(**json.loads(path.read_text())) if path.is_file() else Outcome("not yet run")
+    return Outcome(**read_json(path)) if path.is_file() else Outcome("not yet run")
 
 
 def run_cell(out: Path, name: str, environment: dict[str, str] | None = None) -> Outcome:
@@ -182,7 +181,7 @@ def count_epochs(run: Path) -> int:
 def read_epochs(run: Path) -> list[dict[str, Any]]:
     """The figures of every epoch that is over, from metrics.json; [] before the first."""
     path = run / "metrics.json"
-    return json.loads(path.read_text())["epochs"] if path.is_file() else []
+    return read_json(path)["epochs"] if path.is_file() else []
 
 
 def _explain_failure(log: Path, code: int) -> str:
@@ -195,7 +194,7 @@ def _explain_failure(log: Path, code: int) -> str:
 
 def _read_result(run: Path) -> dict[str, Any]:
     """`Outcome.result` of a run that is trained and evaluated."""
-    summary = json.loads((run / "eval" / "metrics.json").read_text())["summary"]
+    summary = read_json(run / "eval" / "metrics.json")["summary"]
     epochs = read_epochs(run)
     steps = sorted(line["step_seconds"] for line in epochs)
     curve = [(line["epoch"], line["val/AP"]) for line in epochs if "val/AP" in line]

@@ -1,6 +1,5 @@
 """What an ablation leaves behind: tables, pictures, one HTML page, TensorBoard."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +16,12 @@ from detector.ablation.pictures import draw_curves, draw_effects
 from detector.ablation.summary import Summary, summarize
 from detector.ablation.tables import conditions_table, format_csv, main_table
 from detector.config.errors import UserError
-from detector.config.files import write
+from detector.config.files import read_json, write
 from detector.config.resolve import load
 from detector.evaluation.bootstrap import image_weights
 from detector.evaluation.matches import match_all
 from detector.evaluation.pictures import NO_MATPLOTLIB, save_picture
+from detector.evaluation.provenance import check_comparable
 
 SETTINGS = ("optimizer.lr", "model.class_loss.weight", "model.box_loss.weight")
 
@@ -72,11 +72,14 @@ def check_runs(ablation: Ablation) -> list[str]:
 
 def summarize_runs(ablation: Ablation, truth: Mapping[str, Any], draws: int) -> Summary:
     """Matches the detections of all cells that are done, and summarizes them."""
+    folders = {cell.name: ablation.run_folder(cell) / "eval" for cell in ablation.done()}
+    metrics = {name: read_json(folder / "metrics.json") for name, folder in folders.items()}
+    ids = check_comparable(metrics, truth)
     matches = {}
-    for cell in tqdm(ablation.done(), "comparing", unit="cell", disable=None, leave=False):
-        path = ablation.run_folder(cell) / "eval" / "detections.json"
-        matches[cell.name] = match_all(truth, json.loads(path.read_text()))
-    return summarize(ablation, matches, image_weights(len(truth["images"]), draws))
+    for name in tqdm(folders, "comparing", unit="cell", disable=None, leave=False):
+        matches[name] = match_all(truth, read_json(folders[name] / "detections.json"), ids)
+    count = len(truth["images"]) if ids is None else len(ids)
+    return summarize(ablation, matches, image_weights(count, draws))
 
 
 def save_pictures(summary: Summary) -> dict[str, np.ndarray]:

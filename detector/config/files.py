@@ -61,6 +61,14 @@ def write_json(path: str | Path, content: Any) -> None:
     write(path, json.dumps(plain, indent=None if isinstance(plain, list) else 1))
 
 
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file that we wrote; UserError where it is damaged."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError:
+        raise UserError(f"{path} is damaged (not JSON): delete it and make it again") from None
+
+
 class Outputs:
     """Where a command may write: a file that exists is only replaced if the record has it.
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from detector.config.errors import UserError
+
 # What two evaluations must share for their figures to be compared, and how it is called
 COMPARABLE = {
     "annotations": "the annotations",
@@ -13,6 +15,8 @@ COMPARABLE = {
     "classes": "the classes and their order",
     "images": "the image files",
 }
+# Keys of the section data of a configuration that say what is evaluated
+DATA = ("format", "root", "val", "annotations", "images", "classes", "holdout")
 
 
 def digest(value: Any) -> str:
@@ -24,6 +28,24 @@ def digest(value: Any) -> str:
 def digest_file(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def digest_truth(truth: Mapping[str, Any], image_ids: Iterable[int] | None = None) -> str:
+    """Of the images, objects and categories of a COCO file; `image_ids`: of these images only."""
+    chosen = {image["id"] for image in truth["images"]}
+    chosen &= chosen if image_ids is None else set(image_ids)
+    keep = ("image_id", "category_id", "bbox", "area", "iscrowd")
+    return digest(
+        [
+            sorted((row["id"], row["file_name"]) for row in truth["images"] if row["id"] in chosen),
+            [
+                [row.get(name) for name in keep]
+                for row in truth["annotations"]
+                if row["image_id"] in chosen
+            ],
+            sorted((row["id"], str(row["name"])) for row in truth["categories"]),
+        ]
+    )
 
 
 def describe_origin(
@@ -45,26 +67,56 @@ def describe_origin(
         settings: what else the figures depend on (input size, limits, suppression).
     """
     ids = sorted(evaluated)
-    chosen = set(ids)
-    images = [image for image in truth["images"] if image["id"] in chosen]
-    objects = [row for row in truth["annotations"] if row["image_id"] in chosen]
-    keep = ("image_id", "category_id", "bbox", "area", "iscrowd")
     stats = [(key, Path(files[key]).stat()) for key in ids]
     return {
         "weights": digest_file(weights),
-        "annotations": digest(
-            [
-                sorted((image["id"], image["file_name"]) for image in images),
-                [[row.get(name) for name in keep] for row in objects],
-                sorted((row["id"], str(row["name"])) for row in truth["categories"]),
-            ]
-        ),
-        "evaluated": {"count": len(ids), "digest": digest(ids)},
+        "annotations": digest_truth(truth, ids),
+        "evaluated": {
+            "count": len(ids),
+            "digest": digest(ids),
+            "ids": ids if len(ids) < len(truth["images"]) else None,
+        },
         "classes": list(classes),
         "images": digest([(key, stat.st_size) for key, stat in stats]),
         "changed": digest([(key, stat.st_mtime_ns) for key, stat in stats]),
         "settings": dict(settings),
     }
+
+
+def check_comparable(
+    evaluations: Mapping[str, Mapping[str, Any]], truth: Mapping[str, Any]
+) -> list[int] | None:
+    """Make sure that evaluations are of the same images and of the annotations as they are now.
+
+    Args:
+        evaluations: run -> content of its eval/metrics.json. One that was written before origins
+            were kept is only known by its section "data".
+        truth: content of the COCO file that all are now compared by.
+
+    Returns the ids of the images that were evaluated, None for all. Raises UserError.
+    """
+    first = next(iter(evaluations))
+    for run, evaluation in evaluations.items():
+        same = [
+            name for name in DATA if evaluation["data"][name] != evaluations[first]["data"][name]
+        ]
+        differences = [f"data.{name}" for name in same]
+        origins = [evaluations[key].get("made_from") for key in (first, run)]
+        if all(origins):
+            differences += find_differences(origins[0] or {}, origins[1] or {})
+        if differences:
+            raise UserError(
+                f"{first} and {run} were evaluated differently, so their figures say nothing about "
+                f"the two: {', '.join(differences)}; evaluate both alike (python eval.py RUN)"
+            )
+    known = {key: row["made_from"] for key, row in evaluations.items() if row.get("made_from")}
+    for run, origin in known.items():
+        if origin["annotations"] != digest_truth(truth, origin["evaluated"]["ids"]):
+            raise UserError(
+                f"the annotations have changed since {run} was evaluated: python eval.py {run}"
+            )
+    ids = [origin["evaluated"]["ids"] for origin in known.values()]
+    return ids[0] if ids else None
 
 
 def find_differences(

@@ -1,13 +1,12 @@
 """A run folder is the model: config.yaml says what it is, checkpoints/ holds its weights."""
 
 import datetime
-import json
 import math
 import os
 from pathlib import Path
 
 from detector.config.errors import UserError
-from detector.config.files import write_json
+from detector.config.files import read_json, write_json
 
 
 def run_path(name: str) -> Path:
@@ -52,7 +51,7 @@ def add_epoch(run: Path, figures: dict[str, float]) -> None:
     """Write the figures of an epoch to metrics.json: the best epoch, and an entry for each, those
     of before a resume included."""
     path = run / "metrics.json"
-    before = json.loads(path.read_text())["epochs"] if path.is_file() else []
+    before = read_json(path)["epochs"] if path.is_file() else []
     epochs = [other for other in before if other["epoch"] < figures["epoch"]] + [figures]
     write_json(path, {"best": max(epochs, key=_score), "epochs": epochs})
 
@@ -65,7 +64,7 @@ def _score(epoch: dict[str, float]) -> float:
 
 def best_epoch(run: Path) -> dict[str, float]:
     """Its figures."""
-    best: dict[str, float] = json.loads((run / "metrics.json").read_text())["best"]
+    best: dict[str, float] = read_json(run / "metrics.json")["best"]
     return best
 
 
