@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from data.datamodule import DataModule
+from detector.config.files import RECORD
 from detector.config.resolve import load
 
 Capture = pytest.CaptureFixture[str]
@@ -44,7 +45,7 @@ def test_a_folder_gives_pictures_and_rows_and_names_what_it_skips(
     (folder / "notes.txt").write_text("no image at all")
     predict.main([str(run), str(folder), "--out", str(out), *EVERYTHING])
     names = {"wide.jpg", "high.png"}
-    assert {path.name for path in out.iterdir()} == names | {"detections.json"}
+    assert {path.name for path in out.iterdir()} == names | {"detections.json", RECORD}
     assert shape(out / "wide.jpg") == (420, 630, 3)  # 640 / 90 is about 7
     rows = json.loads((out / "detections.json").read_text())
     assert {row["file_name"] for row in rows} == names
