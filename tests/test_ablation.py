@@ -71,7 +71,7 @@ rows = [
 (run / "eval").mkdir(exist_ok=True)
 (run / "eval" / "detections.json").write_text(json.dumps(rows))
 summary = {"AP": 1 - 1 / missed, "AP50": 0.9, "AP75": 0.8}
-(run / "eval" / "metrics.json").write_text(json.dumps({"summary": summary}))
+(run / "eval" / "metrics.json").write_text(json.dumps({"summary": summary, "data": config["data"]}))
 """
 
 

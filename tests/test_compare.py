@@ -106,3 +106,18 @@ def test_mistakes_are_one_line(
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1
     assert message in error[0]
+
+
+def test_a_run_that_was_evaluated_on_fewer_images_is_refused(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the same weights: images that were not looked at must not count as misses."""
+    first, second = make_run("first"), make_run("second")
+    for run, count in ((first, 6), (second, 2)):
+        path = Path(run, "eval", "metrics.json")
+        evaluated = {"count": count, "digest": str(count), "ids": None}
+        origin = {"annotations": "", "evaluated": evaluated, "classes": [], "images": ""}
+        path.write_text(json.dumps({**json.loads(path.read_text()), "made_from": origin}))
+    with pytest.raises(SystemExit):
+        compare.main([first, second])
+    assert "the images that were evaluated (6 and 2)" in capsys.readouterr().err

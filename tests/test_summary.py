@@ -35,6 +35,8 @@ def finish(ablation: Ablation, cell: Cell, found: Sequence[int]) -> None:
     ]
     (run / "eval").mkdir()
     (run / "eval" / "detections.json").write_text(json.dumps(rows))
+    metrics = {"data": cell.config["data"]}
+    (run / "eval" / "metrics.json").write_text(json.dumps(metrics))
     epochs = [{"epoch": k, "val/AP": k * len(found) / 2 / IMAGES} for k in (1, 2)]
     (run / "metrics.json").write_text(json.dumps({"epochs": epochs}))
     ap = len(found) / IMAGES

@@ -106,8 +106,8 @@ def check_comparable(
             differences += find_differences(origins[0] or {}, origins[1] or {})
         if differences:
             raise UserError(
-                f"{first} and {run} were evaluated differently, so their figures say nothing about "
-                f"the two: {', '.join(differences)}; evaluate both alike (python eval.py RUN)"
+                f"{first} and {run} were evaluated on different data: {', '.join(differences)}; "
+                "evaluate both alike (python eval.py RUN)"
             )
     known = {key: row["made_from"] for key, row in evaluations.items() if row.get("made_from")}
     for run, origin in known.items():
