@@ -35,7 +35,7 @@ flag, value = sys.argv[1:3]
 config = yaml.safe_load(Path(value, "config.yaml" if flag == "--resume" else "").read_text())
 run = Path(config["run"])
 path = run / "metrics.json"
-epochs = json.loads(path.read_text())["epochs"] if flag == "--resume" else []
+epochs = json.loads(path.read_text())["epochs"] if path.is_file() else []
 if flag == "--config":
     (run / "checkpoints").mkdir(parents=True)
     (run / "config.yaml").write_text(yaml.safe_dump(config))
