@@ -51,7 +51,7 @@ def train(config: dict[str, Any], stem: str) -> Path:
     from detector.evaluation.evaluator import Evaluator
     from detector.runs.assemble import assemble, compile_parts
     from detector.runs.resume import check_resume, last_checkpoint
-    from detector.runs.weights import start_from
+    from detector.runs.weights import begin
     from detector.training.quiet import quiet
     from detector.training.trainer import make_trainer
 
@@ -69,12 +69,11 @@ def train(config: dict[str, Any], stem: str) -> Path:
     detector = assemble(config)
     updates = check_resume(resume, run, config, detector) if resume else None
     compile_parts(detector, config["speed"]["compile"])
-    lines, model = data.report(), config["model"]
-    if model["weights"] and not resume:
-        labels = data.classes, data.category_ids
-        lines.append(start_from(detector.net, model["weights"], model["depth"], *labels))
+    lines = data.report()
     if config["resume"] and not resume:
         lines.append(f"{run} has no checkpoint yet, so it begins anew")
+    if not resume:
+        lines += begin(detector.net, config["model"], data.classes, data.category_ids)
     if first:
         run.mkdir(parents=True, exist_ok=True)
         save({**config, "run": str(run), "resume": None}, run / "config.yaml")

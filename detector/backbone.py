@@ -3,7 +3,7 @@
 import math
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Self
 
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
@@ -76,6 +76,14 @@ class ResNetBody(nn.Module):
         for part in parts[:stages]:
             part.requires_grad_(False)
 
+    def train(self, mode: bool = True) -> Self:
+        """Training mode, but not of frozen parts, whose BatchNorm must not gather statistics."""
+        super().train(mode)
+        for part in self.children():
+            if not any(parameter.requires_grad for parameter in part.parameters()):
+                part.eval()
+        return self
+
 
 class Backbone(nn.Module):
     """ResNet + FPN: images (N, 3, H, W) -> P3, P4, P5, P6, P7, each (N, channels, ceil(H / stride),
@@ -89,8 +97,8 @@ class Backbone(nn.Module):
         channels: of every level.
         p6: P6 is a strided convolution of P5 (torchvision's first RetinaNet) or of C5 (the paper,
             detectron2).
-        freeze: how many of stem, layer1 .. layer4 are not trained. BatchNorm there still gathers
-            its statistics; frozen norms do not.
+        freeze: how many of stem, layer1 .. layer4 stay as they are, statistics of BatchNorm
+            included.
     """
 
     def __init__(

@@ -67,7 +67,7 @@ class Guard(nn.Module):
         if consecutive >= MAX_CONSECUTIVE:
             raise NonFiniteLoss(
                 f"the loss was not finite for {consecutive} updates in a row, the last at images "
-                f"{text}; lower optimizer.lr, lengthen schedule.warmup or look at these images, "
-                "then go on with --resume"
+                f"{text}; look at these images, lower optimizer.lr or lengthen schedule.warmup, "
+                "and start a new run: the weights of this one may be spoilt"
             )
         return f"skipped {bad} updates with a non-finite loss, the last at images {text}"

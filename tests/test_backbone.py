@@ -51,6 +51,15 @@ def test_freeze_stops_the_first_stages_only() -> None:
     assert trained == {"layer2", "layer3", "layer4"}
 
 
+def test_frozen_stages_stay_as_they_are() -> None:
+    """Statistics of BatchNorm, too; those of the other stages move."""
+    body = Backbone(10, width=8, norm="batch", channels=8, freeze=2).train().body
+    before = {name: value.clone() for name, value in body.named_buffers()}
+    body(torch.rand(2, 3, 64, 64))
+    moved = {n.split(".")[0] for n, value in body.named_buffers() if not value.equal(before[n])}
+    assert moved == {"layer2", "layer3", "layer4"}
+
+
 @pytest.mark.parametrize(("channels", "groups"), [(256, 32), (64, 16), (96, 8), (32, 8), (16, 4)])
 def test_group_norm_divides_channels(channels: int, groups: int) -> None:
     assert group_norm(channels).num_groups == groups

@@ -18,6 +18,7 @@ from detector.config.types import (
     Precision,
     Splits,
     Threshold,
+    Width,
     ZeroToFive,
 )
 
@@ -57,7 +58,7 @@ OPTIONS = {
     "data.images_per_identity": Option(Count, 2, "in which each of these is"),
     "data.holdout": Option(Threshold, 0.0, "share of train that is validated on instead of val"),
     "model.depth": Option(Literal[10, 18, 34, 50, 101, 152], 50, "layers of the ResNet"),
-    "model.width": Option(Count, 64, "channels of the ResNet's stem"),
+    "model.width": Option(Width, 64, "channels of the ResNet's stem"),
     "model.norm": Option(Literal["frozen", "batch", "group"], "frozen", "in the ResNet"),
     "model.freeze": Option(ZeroToFive, 0, "how many of stem, layer1 .. layer4 stay as loaded"),
     "model.weights": Option(str | None, None, "imagenet, a file, or a run"),
@@ -138,6 +139,12 @@ RULES: tuple[Rule, ...] = (
         "model.weights",
         lambda v: v["model.weights"] != "imagenet" or v["model.depth"] != 10,
         "there are no imagenet weights of model.depth 10",
+    ),
+    (
+        "data.size",
+        lambda v: v["model.norm"] != "batch" or v["data.short"] or max(v["data.size"]) > 32,
+        "model.norm batch needs images of more than 32 pixels: of smaller ones the last layer has "
+        "one value per channel, which has no variance; give a larger size, or model.norm group",
     ),
     ("data.short", lambda v: v["data.short"] != [], "must not be an empty list"),
     ("data.classes", lambda v: v["data.classes"] != [], "must not be an empty list"),

@@ -30,7 +30,9 @@ Count = Annotated[int, "above 0", lambda x: x > 0]
 Natural = Annotated[int, "from 0 up", lambda x: x >= 0]
 ZeroToFive = Annotated[int, "from 0 to 5", lambda x: 0 <= x <= 5]
 Splits = str | list[str]
-Precision = Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true", "16-true", "64-true"]
+# the "-true" kinds of Lightning would round the boxes of a batch to half precision
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Width = Annotated[int, "from 8 up", lambda x: x >= 8]  # of fewer, torch's kernels corrupt memory
 LossName = Annotated[str, "(the class of a loss)", bool]
 
 

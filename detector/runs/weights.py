@@ -46,6 +46,20 @@ def net_weights(content: dict[str, Any]) -> State:
     return {key[4:]: value for key, value in state.items() if key.startswith("net.")}
 
 
+def begin(
+    net: RetinaNet, model: dict[str, Any], classes: Sequence[str], category_ids: Sequence[int]
+) -> list[str]:
+    """Load the weights that the section `model` of a configuration names; lines to print."""
+    if model["weights"]:
+        return [start_from(net, model["weights"], model["depth"], classes, category_ids)]
+    if model["freeze"]:
+        return [
+            f"model.freeze {model['freeze']} without model.weights: these layers stay as they were "
+            "drawn by chance"
+        ]
+    return []
+
+
 def start_from(
     net: RetinaNet, source: str, depth: int, classes: Sequence[str], category_ids: Sequence[int]
 ) -> str:
@@ -70,6 +84,9 @@ def start_from(
         path = Path(source)
         if not path.is_file():
             raise UserError(f"model.weights: {source} is neither 'imagenet', nor a file, nor a run")
+        home = path.parent.parent / "config.yaml"  # of a file in a run's folder
+        if path.parent.name == "checkpoints" and home.is_file():
+            source_classes = load(home)["data"]["classes"]
     content = read_weights(path)
     if state := net_weights(content):
         same_classes = list(source_classes) == list(classes)
