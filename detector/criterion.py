@@ -48,11 +48,7 @@ class Criterion(nn.Module):
     """
 
     def __init__(
-        self,
-        class_loss: ClassificationLoss,
-        box_loss: BoxLoss,
-        num_classes: int,
-        **matching: Any,
+        self, class_loss: ClassificationLoss, box_loss: BoxLoss, num_classes: int, **matching: Any
     ) -> None:
         super().__init__()
         self.class_loss, self.box_loss = class_loss, box_loss
@@ -78,10 +74,7 @@ class Criterion(nn.Module):
                 target = boxes
             box = self.box_loss(predicted, target, foreground, num_foreground)
             classes = self.class_loss(logits, labels, num_foreground)
-        losses = {
-            "class": self.class_loss.weight * classes,
-            "box": self.box_loss.weight * box,
-        }
+        losses = {"class": self.class_loss.weight * classes, "box": self.box_loss.weight * box}
         return losses, Targets(labels, boxes, num_foreground)
 
 

@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
 
-if TYPE_CHECKING:
-    from detector.postprocess import Detections
-
+from detector.postprocess import Detections
 
 # Okabe and Ito's colors, which color-blind readers tell apart, without black: reused every 7.
 COLORS = (
@@ -147,7 +145,7 @@ def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 2, gap: int = 1
 
 
 def truth_and_detections(
-    batch: Mapping[str, torch.Tensor], detections: "Detections", class_names: Sequence[str]
+    batch: Mapping[str, torch.Tensor], detections: Detections, class_names: Sequence[str]
 ) -> list[np.ndarray]:
     """Ground truth and detections (score 0.3 and up) of every image of a batch, side by side."""
     shown = []
@@ -161,6 +159,6 @@ def truth_and_detections(
         objects = {name: cpu[name][k][valid].numpy() for name in ("boxes", "labels", "ignore")}
         truth = Marks(**objects)
         best = scores[k] >= 0.3
-        found = Marks(boxes[k][best], labels[k][best], scores[k][best])
-        shown.append(side_by_side(image, truth, found, class_names, side=320))
+        detected = Marks(boxes[k][best], labels[k][best], scores[k][best])
+        shown.append(side_by_side(image, truth, detected, class_names, side=320))
     return shown
