@@ -39,7 +39,7 @@ def test_every_kind_by_hand() -> None:
     assert counts(crowd, [right, box(0, FAR, score=0.8)]) == {}
 
 
-def test_what_mending_gains_by_hand() -> None:
+def test_what_fixing_gains_by_hand() -> None:
     two = [box(0, GOOD), box(1, GOOD)]
     found = [box(0, GOOD, score=0.9), box(0, FAR, score=0.95)]
     errors = find_errors(truth_of(two), found)
@@ -52,7 +52,13 @@ def test_what_mending_gains_by_hand() -> None:
     errors = find_errors(truth_of([box(0, GOOD)]), shifted)
     assert (errors.ap50, errors.gained["location"]) == (0, 1)
     assert errors.counts["missed"] == 0
-    # the mended class counts where it belongs
+    # ... which shows where a wrong one has a score between the two: precision 1, not 1/2
+    errors = find_errors(
+        truth_of([box(0, GOOD)]),
+        [shifted[0], {**shifted[1], "score": 0.5}, box(0, FAR, score=0.7)],
+    )
+    assert errors.gained["location"] == 1
+    # the class that is fixed counts where it belongs
     confused = [box(0, GOOD, 2, score=0.9)]
     errors = find_errors(truth_of([box(0, GOOD)], categories=(1, 2)), confused)
     assert errors.gained["class"] == 1
