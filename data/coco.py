@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data import DataError
-from data.content import Content, Source
+from data.content import Content, Source, whole
 from data.files import SYNONYMS, Place, split_names
 
 PEEK = 1 << 16  # bytes at either end of a file that tell whether it is COCO's
@@ -156,16 +156,6 @@ def _parse(path: Path) -> Any:
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path} is not a whole JSON file: {reason}; copy it again") from None
-
-
-def whole(value: Any) -> int | None:
-    """The whole number that 7, 7.0 or "7" is; None for anything else."""
-    if type(value) is int:
-        return value
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    is_text = isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value, re.ASCII)
-    return int(value) if is_text else None
 
 
 def _read_ids(rows: list[dict[str, Any]], where: str) -> None:

@@ -1,6 +1,7 @@
 """What every format is read into, the content of a COCO file, and what is done to it."""
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +30,16 @@ class Source(NamedTuple):
     notes: tuple[str, ...] = ()
     undivided: bool = False
     left_out: int = 0
+
+
+def whole(value: Any) -> int | None:
+    """The whole number that 7, 7.0 or "7" is; None for anything else."""
+    if type(value) is int:
+        return value
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    is_text = isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value, re.ASCII)
+    return int(value) if is_text else None
 
 
 def class_names(content: Content) -> list[str]:

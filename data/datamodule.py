@@ -1,5 +1,6 @@
 """The data of a run: reads the splits, checks that they fit together, and makes the loaders."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -8,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from data import DataError
+from data.check import Finding, check, raise_errors
 from data.content import Content, Source, class_ids, complete, restrict
 from data.dataset import Images, collate
 from data.identity_sampler import IdentityBatches
@@ -46,6 +48,7 @@ class DataModule(pl.LightningDataModule):
         self.splits: dict[str, Split] = {}
         self.format = self.options.format
         self.lines: list[str] = []
+        self.findings: list[Finding] = []
         self.noise: list[str] = []
         self.classes: list[str] = []
         self.category_ids: list[int] = []
@@ -59,9 +62,22 @@ class DataModule(pl.LightningDataModule):
         parts = ["val"] if stage in ("validate", "test") else ["train", "val"]
         if all(part in self.splits for part in parts):
             return
+        self.read(parts)
+        raise_errors(self.findings)
+
+    def read(self, parts: Sequence[str]) -> None:
+        """Reads "train", "val" or both, and fills `findings` with what may be wrong with them."""
         reading = read(self.options, parts)
         self.format, self.classes, self.lines = reading.layout, reading.classes, reading.lines
-        splits = {part: self._split(part, source) for part, source in reading.sources.items()}
+        splits = {part: self._split(source) for part, source in reading.sources.items()}
+        self.findings = [
+            Finding("warning", "reading", f"{part}: {note}")
+            for part, source in reading.sources.items()
+            for note in source.notes
+        ]
+        self.findings += check(splits, self.classes, self.input_size)
+        if "train" in splits and self.options.label_noise:
+            splits["train"] = self._with_noise(splits["train"])
         self.splits = number_identities(splits)
         source = reading.sources["val"]
         self._truth = complete(restrict(source.content, self.classes), self.classes)
@@ -69,17 +85,16 @@ class DataModule(pl.LightningDataModule):
         self.category_ids = [ids[name] for name in self.classes]
         self.file_names = {image["id"]: image["file_name"] for image in self._truth["images"]}
 
-    def _split(self, part: str, source: Source) -> Split:
-        split = to_split(
-            source.content, source.folder, self.classes, source.where, self.options.identity
-        )
+    def _split(self, source: Source) -> Split:
+        arguments = (source.content, source.folder, self.classes, source.where)
+        split = to_split(*arguments, self.options.identity)
         split.dropped["of other classes"] += source.left_out
-        if part == "train" and not len(split.boxes):
-            raise DataError(f"{source.where} has no objects to train on")
-        if part == "train" and self.options.label_noise:
-            rate, kind = self.options.label_noise, self.options.noise_kind
-            split, line = with_noise(split, rate, kind, len(self.classes), self.seed)
-            self.noise = [f"train: {line}"]
+        return split
+
+    def _with_noise(self, split: Split) -> Split:
+        rate, kind = self.options.label_noise, self.options.noise_kind
+        split, line = with_noise(split, rate, kind, len(self.classes), self.seed)
+        self.noise = [f"train: {line}"]
         return split
 
     def ground_truth(self) -> Content:
@@ -91,7 +106,8 @@ class DataModule(pl.LightningDataModule):
         """What was read and what was left out, as short lines."""
         splits = self.splits.items()
         counts = [line for part, split in splits for line in split.report(part, self.classes)]
-        return [*self.lines, *counts, *report_identities(self.splits), *self.noise]
+        warnings = [f"warning: {finding.line}" for finding in self.findings]
+        return [*self.lines, *counts, *report_identities(self.splits), *self.noise, *warnings]
 
     def count_identities(self) -> int:
         """How many there are in the training split; DataError for none, as nothing could be

@@ -3,15 +3,26 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from data import DataError
-from data.content import Content, class_ids
+from data.content import Content, class_ids, whole
 from data.files import Folders, find_images, header_size
 
 FEW = 20  # classes that a report lists one by one
+
+
+class Annotated(NamedTuple):
+    """Boxes as the annotations have them, of the classes that are asked for: float64 (B, 4) xyxy,
+    and the index of the image of each, int64 (B,)."""
+
+    boxes: np.ndarray
+    images: np.ndarray
+
+
+NOTHING = Annotated(np.zeros((0, 4)), np.zeros(0, np.int64))
 
 
 @dataclass(frozen=True)
@@ -23,7 +34,8 @@ class Split:
     xyxy, pixels of the file, inside the image and with an area · labels int64 (A,) ·
     ignore bool (A,) crowd or difficult · identities int64 (A,), negative none, or None where the
     data has none · starts int64 (M + 1,) · dropped: reason -> boxes not taken over ·
-    clipped: boxes that reached over the border by more than a pixel.
+    clipped: boxes that reached over the border by more than a pixel · annotated: all boxes before
+    that, for checks · where: names the annotations in errors.
     """
 
     paths: list[str]
@@ -36,6 +48,8 @@ class Split:
     starts: np.ndarray
     dropped: dict[str, int]
     clipped: int
+    annotated: Annotated = NOTHING
+    where: str = ""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -102,6 +116,8 @@ def to_split(
         starts=np.concatenate([[0], np.cumsum(counts)]),
         dropped=dropped,
         clipped=int((abs(raw - boxes)[kept] > 1).any(axis=1).sum()),
+        annotated=Annotated(raw[labels >= 0], image[labels >= 0]),
+        where=str(where),
     )
 
 
@@ -109,9 +125,8 @@ def _sizes(images: list[dict[str, Any]], paths: list[str]) -> np.ndarray:
     """int64 (M, 2) height, width; from the image file where the annotations do not say."""
     sizes = np.zeros((len(images), 2), np.int64)
     for index, image in enumerate(images):
-        size: tuple[Any, Any] = image.get("height"), image.get("width")
-        known = all(type(side) is int and side > 0 for side in size)
-        sizes[index] = size if known else header_size(paths[index])
+        height, width = (whole(image.get(side)) or 0 for side in ("height", "width"))
+        sizes[index] = (height, width) if min(height, width) > 0 else header_size(paths[index])
     return sizes
 
 
@@ -161,10 +176,11 @@ def _clean(
 def _identities(
     annotations: list[dict[str, Any]], key: str, kept: np.ndarray, where: object
 ) -> np.ndarray | None:
-    values = [row.get(key) for row in annotations]
-    if all(value is None for value in values):
+    given = [row.get(key) for row in annotations]
+    if all(value is None for value in given):
         return None
-    for value in values:
-        if value is not None and type(value) is not int:
+    values = [-1 if value is None else whole(value) for value in given]
+    for value, read in zip(given, values, strict=True):
+        if read is None:
             raise DataError(f"{where}: the {key} {value!r} is not a whole number")
-    return np.array([-1 if value is None else value for value in values], np.int64)[kept]
+    return np.array(values, np.int64)[kept]

@@ -18,6 +18,8 @@ Shape = tuple[int, int]  # height, width
 
 STRIDE = 32  # images are padded to multiples of it, or the feature levels would not fit together
 GRAY = (124, 116, 104)  # around what is zoomed out: ImageNet's mean, about 0 when normalized
+VISIBLE, SMALLEST = 0.1, 4.0  # share of a box, and square pixels, that have to be left of it
+ROUNDING = 1e-3  # square pixels that a flip may take from the area of a box
 JPEG = b"\xff\xd8"  # how such files begin
 REDUCED = {  # cannot be had in RGB
     2: cv2.IMREAD_REDUCED_COLOR_2,
@@ -144,8 +146,9 @@ def place(image: np.ndarray, shape: Shape) -> tuple[torch.Tensor, Shape]:
 class Augmentation:
     """Random flips (`hflip`, `vflip`: probabilities), `color` (0 none, 1 strong: brightness,
     contrast, saturation and hue) and `zoom` (scales by 1 ± zoom and shifts by up to zoom / 2 of the
-    image, keeping its size). Boxes follow; what is left of one with less than 4 square pixels or a
-    tenth of its area is dropped.
+    image, keeping its size). Boxes follow. One of which less than a tenth is left in the image is
+    dropped, and so is one that became smaller than 4 square pixels; one that was as small before is
+    not.
     """
 
     def __init__(
@@ -186,10 +189,8 @@ class Augmentation:
             steps.append(A.ColorJitter(**factors, hue=(-HUE * color, HUE * color), p=1.0))
         if not self.moves:  # it warns about box parameters that nothing uses
             return A.Compose(steps)
-        options = {"min_area": 4, "min_visibility": 0.1, "clip": True}
-        boxes = A.BboxParams(
-            "pascal_voc", label_fields=["rows"], filter_invalid_bboxes=True, **options
-        )
+        options = {"min_visibility": VISIBLE, "clip": True, "filter_invalid_bboxes": True}
+        boxes = A.BboxParams("pascal_voc", label_fields=["rows"], **options)
         return A.Compose(steps, bbox_params=boxes)
 
     def __call__(
@@ -208,4 +209,7 @@ class Augmentation:
         # Labels would travel as float32, which does not hold large ids: only row numbers go along.
         result = self.pipeline(image=image, bboxes=boxes, rows=rows)
         moved = np.asarray(result["bboxes"], np.float32).reshape(-1, 4)
-        return result["image"], moved, np.asarray(result["rows"], np.int64).reshape(-1)
+        rows = np.asarray(result["rows"], np.int64).reshape(-1)
+        before, after = ((x[:, 2:] - x[:, :2]).prod(axis=1) for x in (boxes[rows], moved))
+        kept = (before < SMALLEST) | (after >= SMALLEST - ROUNDING)
+        return result["image"], moved[kept], rows[kept]

@@ -133,7 +133,8 @@ def test_a_size_that_is_not_annotated_is_read_from_the_file(tmp_path: Path) -> N
 
 
 def test_the_ground_truth_is_the_file_untouched(tmp_path: Path) -> None:
-    truth = content(annotation([10, 10, 0, 5], id=0, iscrowd=1, area=3.5, more="text"))
+    crowd = annotation([10, 10, 0, 5], id=0, iscrowd=1, area=3.5, more="text")
+    truth = content(crowd, annotation([1, 2, 3, 4]))
     truth["info"] = {"year": 2017}
     write(tmp_path, "train", content(annotation([10, 10, 20, 20])))
     write(tmp_path, "val", truth)

@@ -278,6 +278,23 @@ def test_what_is_zoomed_out_of_the_image_loses_its_box_and_the_rest_keep_their_r
         assert (moved <= 100).all()
 
 
+def test_only_what_an_augmentation_made_tiny_is_dropped() -> None:
+    """Of boxes with 3.6 and 4.4 square pixels: a flip drops none, and zooming, which scales by 0.5
+    to 1.5 and moves neither out of the image, the second alone, where that comes below 4."""
+    image = np.zeros((100, 100, 3), np.uint8)
+    boxes = np.array([[50, 50, 52, 51.8], [40, 40, 42, 42.2]], np.float32)
+    for options in ({"hflip": 1.0}, {"vflip": 1.0}, {"hflip": 0.0, "color": 1.0}):
+        _, moved, rows = Augmentation(**{"hflip": 0.0, **options})(image, boxes, (0, 0, 0))
+        assert rows.tolist() == [0, 1]
+        np.testing.assert_allclose(moved[:, 2:] - moved[:, :2], [[2, 1.8], [2, 2.2]], atol=1e-4)
+    zooming = Augmentation(hflip=0.0, zoom=0.5)
+    results = [zooming(image, boxes, (0, 0, index)) for index in range(20)]
+    for _, moved, rows in results:
+        scale = (moved[0, 2] - moved[0, 0]) / 2
+        assert rows.tolist() == ([0, 1] if 4.4 * scale**2 >= 4 else [0])
+    assert {len(rows) for _, _, rows in results} == {1, 2}
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"color": 1.0}, {"zoom": 0.3}, {"hflip": 0.0, "color": 0.5}]
 )
