@@ -75,8 +75,8 @@ def check_paths(part: str, split: Split) -> list[Finding]:
         first = seen.setdefault(os.path.normpath(path), image_id)
         if first != image_id:
             line = (
-                f"{split.where}: {path} has the ids {first} and {image_id}, and the objects of one are "
-                "background of the other: give their annotations one id"
+                f"{split.where}: {path} has the ids {first} and {image_id}, and the objects of one "
+                "are background of the other: give their annotations one id"
             )
             return [Finding("error", "one file, two ids", line, [path])]
     return []
@@ -111,9 +111,10 @@ def check_boxes(part: str, split: Split) -> list[Finding]:
     corners &= (right - left <= width) & (bottom - top <= height)
     if corners.all() and beyond.mean() > BEYOND:
         level = "error" if len(boxes) > 3 else "warning"
+        name = _name(part, split, level)
         line = (
-            f"{_name(part, split, level)}: {beyond.sum()} of {len(boxes)} boxes leave their images, and all would be "
-            "inside if bbox were x1, y1, x2, y2: it has to be x, y, width, height"
+            f"{name}: {beyond.sum()} of {len(boxes)} boxes leave their images, "
+            "and all would be inside if bbox were x1, y1, x2, y2: it has to be x, y, width, height"
         )
         findings.append(Finding(level, "boxes", line, _paths(split, image[beyond])))
     if len(boxes) >= MANY and boxes.max() <= 100 and np.median(split.sizes) >= 200:
@@ -150,8 +151,8 @@ def check_crowds(part: str, split: Split) -> list[Finding]:
         return []
     level = "error" if len(covered) == len(split) else "warning"
     line = (
-        f"{_name(part, split, level)}: a crowd covers nearly all of {len(covered)} of {len(split)} images, in which "
-        "nothing counts as background: are iscrowd and its bbox meant so?"
+        f"{_name(part, split, level)}: a crowd covers nearly all of {len(covered)} of {len(split)} "
+        "images, in which nothing counts as background: are iscrowd and its bbox meant so?"
     )
     return [Finding(level, "crowds", line, _paths(split, covered))]
 
