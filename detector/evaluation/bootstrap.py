@@ -19,8 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm
-from scipy.stats import t as student
+from scipy.special import ndtri, stdtrit  # quantiles of the normal and of t
 
 from detector.config.errors import UserError
 from detector.evaluation.matches import Matches, mean_precision
@@ -94,10 +93,10 @@ def margin_of_error(tail: float, training: float, images: float, seeds: int) -> 
     measures", Statistics in Medicine, 2008): this holds its level with 2 seeds, where the degrees
     of freedom of Satterthwaite do not. An unknown `training` (nan) is left out.
     """
-    of_images = float(norm.isf(tail)) * images
+    of_images = -float(ndtri(tail)) * images
     if seeds < 2:
         return of_images
-    return math.hypot(float(student.isf(tail, seeds - 1)) * training, of_images)
+    return math.hypot(float(stdtrit(seeds - 1, tail)) * training, of_images)
 
 
 def compare(difference: float, training: float, images: float, seeds: int) -> Comparison:
