@@ -157,16 +157,18 @@ def compare_suppression(config: dict[str, Any], options: dict[str, Any]) -> None
     """The table of --nms all. Candidates are kept in the run's eval/ and used again as long as
     checkpoint, data and what chooses candidates stay the same."""
     from data.datamodule import DataModule
+    from detector.evaluation.provenance import digest
     from detector.evaluation.suppression import compare_all, format_lines, load, save
     from detector.runs.assemble import make_suppression
 
     folder = existing_run(options["run"]) / "eval"
     data = DataModule(**config["data"], seed=config["seed"])
     data.setup("validate")
-    key = made_from(config, options, data, data.file_names)
-    key["settings"]["postprocess"] = {
+    origin = made_from(config, options, data, data.file_names)
+    origin["settings"]["postprocess"] = {
         name: config["postprocess"][name] for name in ("candidates", "score_threshold")
     }
+    key = {"made_from": digest(origin)}  # 1 batch is not 1.0, all of them, but equal in Python
     candidates = load(folder / "candidates.pt", key)
     if candidates is None:
         evaluator, _ = validate(config, options, keep_candidates=True)

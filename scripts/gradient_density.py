@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from detector.config.command_line import parse
 from detector.config.errors import one_line_errors
+from detector.config.files import RECORD, Outputs
 from detector.config.types import Count, Option
 from detector.runs.folder import existing_run
 
@@ -58,6 +59,9 @@ def count(config: dict[str, Any], options: dict[str, Any]) -> str:
     from detector.training.gradient_density import GradientCounts
     from detector.training.gradient_pictures import save_gradients
 
+    out = Path(options["out"] or existing_run(options["run"]) / "gradients.png")
+    if options["out"]:
+        Outputs(existing_run(options["run"]) / RECORD).claim(out)
     config, detector = open_run(options["run"], options["checkpoint"], config)
     data = DataModule(**config["data"], seed=config["seed"])
     data.setup("fit")
@@ -75,8 +79,6 @@ def count(config: dict[str, Any], options: dict[str, Any]) -> str:
             counts.add(detector.criterion.class_loss, predictions, targets)
     text = format_shares(counts.cpu())
     print(text)
-    out = Path(options["out"] or existing_run(options["run"]) / "gradients.png")
-    out.parent.mkdir(parents=True, exist_ok=True)
     loss = config["model"]["class_loss"]["name"]
     title = f"{options['run']} ({options['checkpoint']}, trained with {loss}), {options['split']}"
     try:

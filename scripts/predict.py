@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from detector.config.command_line import parse
 from detector.config.errors import UserError, one_line_errors
-from detector.config.files import RECORD, Outputs, write, write_json
+from detector.config.files import RECORD, Outputs, safe_name, write, write_json
 from detector.config.types import Count, Fraction, Option
 from detector.runs.folder import existing_run
 
@@ -84,7 +84,7 @@ def from_split(config: dict[str, Any], split: str, count: int) -> tuple[list[Sou
         rows, image_id = images.rows(index), int(images.image_ids[index])
         truth = Marks(images.boxes[rows], images.labels[rows], ignore=images.ignore[rows])
         file, (height, width) = Path(images.paths[index]), images.sizes[index].tolist()
-        name = data.file_names[image_id]
+        name = safe_name(data.file_names[image_id])
         sources.append(Source(file, name, image_id, truth, (height, width)))
     return sources, data.category_ids
 

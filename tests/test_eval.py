@@ -1,6 +1,7 @@
 """The command line of eval.py on a real run: its files, and --nms all."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def test_an_evaluation_explains_itself(run: Path, capsys: Any) -> None:
 
 
 def test_a_single_pass_answers_for_every_suppression(
-    run: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    run: Path, shapes: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(suppression, "THRESHOLDS", (0.5,))
     flags = ["--score_threshold", "0.001", "--candidates", "40", "--draws", "50"]
@@ -53,3 +54,27 @@ def test_a_single_pass_answers_for_every_suppression(
     assert "the net is not run again" in capsys.readouterr().out
     with pytest.raises(AssertionError, match="run again"):  # other candidates are needed
         evaluation.main([str(run), "--nms", "all", "--score_threshold", "0.01", *flags[2:]])
+    again = [str(run), "--nms", "all", *flags]
+    for limit in ("1", "1.0"):  # one batch, and all of them
+        with pytest.raises(AssertionError, match="run again"):
+            evaluation.main(
+                [str(run), "--nms", "all", *flags, "--trainer.limit_val_batches", limit]
+            )
+    image = next((shapes / "val").iterdir())
+    os.utime(image, ns=(1, 1))
+    with pytest.raises(AssertionError, match="run again"):  # an image was replaced
+        evaluation.main(again)
+
+
+def test_detections_are_not_written_over_a_file_of_somebody(
+    run: Path, tmp_path: Path, capsys: Any
+) -> None:
+    mine = tmp_path / "mine.json"
+    mine.write_text("precious")
+    for out in (mine, tmp_path, mine / "inner.json"):
+        with pytest.raises(SystemExit) as error:
+            evaluation.main([str(run), "--out", str(out)])
+        assert error.value.code == 2
+        assert str(out) in capsys.readouterr().err
+    assert mine.read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.json"]

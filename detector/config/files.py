@@ -92,11 +92,11 @@ class Outputs:
         Raises UserError for one that exists and is not in the record, and where a folder is in the
         way, or a file in the place of a folder.
         """
-        for path in map(Path, paths):
-            name = os.path.abspath(path)
+        for name in map(os.path.abspath, paths):  # of a/../b the system asks whether a is there
+            path = Path(name)
             if path.is_dir():
                 raise UserError(f"{self.flag} {path} is a folder: name a file")
-            for parent in path.absolute().parents:
+            for parent in path.parents:
                 if os.path.lexists(parent) and not parent.is_dir():
                     raise UserError(f"{self.flag} {path}: {parent} is a file, not a folder")
             if os.path.lexists(path) and name not in self.names:

@@ -1,5 +1,6 @@
 """One pass of the net, every suppression: candidates that were saved once are suppressed again."""
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
+from detector.config.files import write
 from detector.evaluation.bootstrap import (
     Comparison,
     bootstrap_ap,
@@ -42,8 +44,9 @@ GAUSSIAN = {  # without a threshold
 
 def save(path: Path, key: Mapping[str, Any], candidates: Mapping[int, ImageCandidates]) -> None:
     """`key`: what they depend on, plain values."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"key": dict(key), "images": {k: tuple(v) for k, v in candidates.items()}}, path)
+    buffer = io.BytesIO()
+    torch.save({"key": dict(key), "images": {k: tuple(v) for k, v in candidates.items()}}, buffer)
+    write(path, buffer.getvalue())
 
 
 def load(path: Path, key: Mapping[str, Any]) -> dict[int, ImageCandidates] | None:

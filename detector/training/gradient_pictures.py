@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 
+from detector.config.files import write
 from detector.criterion import Criterion
 from detector.training.gradient_density import (
     BINS,
@@ -71,7 +72,8 @@ class GradientPictures(Callback):
 def save_gradients(path: Path, counts: GradientCounts, title: str) -> np.ndarray:
     """Draw what was counted into a PNG; returns the picture, RGB (H, W, 3)."""
     picture = draw_gradients(counts.examples.cpu(), counts.errors.cpu(), title)
-    cv2.imwrite(str(path), picture[..., ::-1])
+    _, png = cv2.imencode(".png", picture[..., ::-1])
+    write(path, png.tobytes())
     return picture
 
 
