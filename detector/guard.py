@@ -35,14 +35,23 @@ class Guard(nn.Module):
         self.images: Tensor | None = None
 
     def clip(
-        self, parameters: list[nn.Parameter], optimizer: Any, limit: float | None, images: Tensor
+        self,
+        parameters: list[nn.Parameter],
+        optimizer: Any,
+        limit: float | None,
+        images: Tensor,
+        by_value: bool = False,
     ) -> None:
-        """Clip by the norm of all gradients; where that is not finite, the update is skipped.
+        """Clip by the norm of all gradients, or each gradient by its value; where the norm is not
+        finite, the update is skipped.
 
         A fused optimizer leaves weights and state untouched where `found_inf` is 1: the protocol of
         torch's GradScaler, which asks nothing of the host and in 16-mixed does so itself.
         """
-        self.norm = nn.utils.clip_grad_norm_(parameters, limit or math.inf)
+        most = math.inf if by_value or not limit else limit
+        self.norm = nn.utils.clip_grad_norm_(parameters, most)
+        if by_value and limit:
+            nn.utils.clip_grad_value_(parameters, limit)
         bad = (~self.norm.isfinite()).float()
         self.bad, self.consecutive = self.bad + bad, (self.consecutive + 1) * bad
         if self.images is None or len(self.images) != len(images):

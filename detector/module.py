@@ -78,7 +78,8 @@ class Detector(pl.LightningModule):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         parameters = [p for p in self.parameters() if p.grad is not None]
-        self.guard.clip(parameters, optimizer, gradient_clip_val, self.image_ids)
+        by_value = gradient_clip_algorithm == "value"
+        self.guard.clip(parameters, optimizer, gradient_clip_val, self.image_ids, by_value)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Logs the losses; returns "candidates" and "detections" of the batch, for callbacks."""

@@ -89,7 +89,7 @@ def test_the_order_of_flags_does_not_matter() -> None:
         (["--data.size", "[32, 32]", "--model.norm", "batch"], ["norm batch", "more than 32"]),
         (["--model.width", "4"], ["a whole number from 8 up", "4"]),
         (["--trainer.precision", "bf16-true"], ["32-true", "bf16-mixed"]),
-        (["--trainer.gradient_clip_algorithm", "value"], ["clipped by the norm"]),
+        (["--trainer.gradient_clip_algorithm", "mean"], ["must be norm or value"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
         (["stray"], ["stray"]),
     ],

@@ -146,6 +146,11 @@ RULES: tuple[Rule, ...] = (
         "model.norm batch needs images of more than 32 pixels: of smaller ones the last layer has "
         "one value per channel, which has no variance; give a larger size, or model.norm group",
     ),
+    (
+        "trainer.gradient_clip_algorithm",
+        lambda v: v.get("trainer.gradient_clip_algorithm") in (None, "norm", "value"),
+        "must be norm or value",
+    ),
     ("data.short", lambda v: v["data.short"] != [], "must not be an empty list"),
     ("data.classes", lambda v: v["data.classes"] != [], "must not be an empty list"),
     ("model.anchors.ratios", lambda v: v["model.anchors.ratios"] != [], "must not be empty"),

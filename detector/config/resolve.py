@@ -15,19 +15,14 @@ from detector.config.signatures import CONTRACTS, loss_arguments, trainer_argume
 from detector.config.sources import Source, Value, check, dump, flatten, read
 from detector.config.types import Option, did_you_mean
 
-# Arguments of Lightning's Trainer that a configuration must not set -> why
-TAKEN = "train.py sets this itself"
-RESERVED = dict.fromkeys(
-    (
-        "logger",
-        "callbacks",
-        "default_root_dir",
-        "use_distributed_sampler",
-        "enable_checkpointing",
-    ),
-    TAKEN,
+# Arguments of Lightning's Trainer that train.py sets itself
+RESERVED = (
+    "logger",
+    "callbacks",
+    "default_root_dir",
+    "use_distributed_sampler",
+    "enable_checkpointing",
 )
-RESERVED["gradient_clip_algorithm"] = "gradients are clipped by the norm of them all"
 
 
 def resolve(
@@ -111,7 +106,7 @@ def _explain_unknown(key: str, known: Mapping[str, Option], merged: Source) -> s
     if not choices:
         return f"{section} is a value, it has no '{part}'"
     if section == "trainer" and part in RESERVED:
-        return RESERVED[part]
+        return "train.py sets this itself"
     if section == "trainer":
         hint = did_you_mean(part, choices) or f". It takes {', '.join(choices)}"
         return f"pl.Trainer has no argument '{part}'{hint}"
