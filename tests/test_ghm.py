@@ -10,6 +10,7 @@ from torch import Tensor
 
 from losses import GHMC, GHMR, SigmoidCrossEntropy
 from losses.ghm import FIXED_POINT, GradientDensity
+from tests.authors_ghm import AuthorsGHMC
 
 ONE = torch.tensor(1.0)
 
@@ -185,3 +186,55 @@ def test_two_processes_count_as_one(two_processes: Callable[..., Any], floor: fl
     for name, expected in loss.state_dict().items():
         assert torch.equal(state[name], expected)
         assert torch.equal(other[name], expected)
+
+
+def authors_loop(
+    levels: list[int],
+    running: list[float],
+    logits: list[list[list[float]]],
+    labels: list[list[int]],
+) -> tuple[float, list[list[list[float]]]]:
+    """Loss and gradient of one step of the authors' code, written from its description: example by
+    example, level by level. `running` is changed."""
+    momentum, bins, start, total = 0.75, len(running), 0, 0.0
+    gradient = [[[0.0 for _ in row] for row in image] for image in logits]
+    for size in levels:
+        members: dict[int, list[tuple[int, int, int, float, float]]] = {}
+        for n, image in enumerate(logits):
+            for r in range(start, start + size):
+                for k, x in enumerate(image[r] if labels[n][r] >= 0 else []):
+                    p, target = 1 / (1 + math.exp(-x)), float(k == labels[n][r])
+                    place = min(int(abs(p - target) * bins), bins - 1)
+                    members.setdefault(place, []).append((n, r, k, p, target))
+        for place, examples in members.items():
+            running[place] = momentum * running[place] + (1 - momentum) * len(examples)
+            for n, r, k, p, target in examples:
+                weight = 1 / running[place] / len(members)
+                total -= weight * math.log(p if target else 1 - p)
+                gradient[n][r][k] = weight * (p - target)
+        start += size
+    return total, gradient
+
+
+def test_the_authors_code_is_the_loop_that_it_is_described_as() -> None:
+    levels, running = [30, 15, 5], [0.0] * 30
+    loss = AuthorsGHMC(levels).double()
+    for step in range(4):
+        logits, labels = batch(step)
+        logits = logits.double().requires_grad_()
+        value = loss(logits, labels, ONE)
+        (gradient,) = torch.autograd.grad(value, logits)
+        expected, slope = authors_loop(levels, running, logits.tolist(), labels.tolist())
+        assert value.item() == pytest.approx(expected, rel=1e-6)
+        torch.testing.assert_close(gradient, torch.tensor(slope).double(), rtol=1e-6, atol=1e-9)
+    assert loss.running.tolist() == pytest.approx(running)
+
+
+def test_the_authors_code_starts_four_times_too_large_and_is_else_one_level_of_ours() -> None:
+    logits, labels = batch()
+    torch.testing.assert_close(
+        AuthorsGHMC([50])(logits, labels, ONE), 4 * GHMC()(logits, labels, ONE)
+    )
+    theirs, ours = AuthorsGHMC([50], momentum=0.0), GHMC(momentum=0.0)
+    for step in range(3):
+        torch.testing.assert_close(*(loss(*batch(step), ONE) for loss in (theirs, ours)))
