@@ -4,6 +4,7 @@ python scripts/plot_losses.py --out docs/figures
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,46 @@ def plot_ghm(plt: Any) -> Any:
     return figure
 
 
+def fixed_point(loss: ClassificationLoss, share: float) -> float:
+    """The score at which training leaves 100 anchors that look alike, of which `share` are objects:
+    where the gradient of their common logit changes its sign, by bisection.
+
+    The batch has 100 foreground anchors in all, those that look alike and easy ones, and 10,000
+    anchors of easy background.
+    """
+    alike, objects = 100, round(100 * share)
+    easy = torch.logit(torch.tensor(0.99))
+    others = torch.cat([easy.expand(alike - objects), -easy.expand(100 * alike)])
+    labels = torch.ones(1, alike + len(others), dtype=torch.int64)  # of one class: background is 1
+    labels[0, :objects] = labels[0, alike : 2 * alike - objects] = 0
+    low, high = -10.0, 10.0
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        x = torch.tensor(middle, requires_grad=True)
+        logits = torch.cat([x.expand(alike), others]).view(1, -1, 1)
+        (gradient,) = torch.autograd.grad(loss(logits, labels, torch.tensor(float(alike))), x)
+        low, high = (low, middle) if gradient > 0 else (middle, high)
+    return 1 / (1 + math.exp(-(low + high) / 2))
+
+
+def plot_fixed_points(plt: Any) -> Any:
+    """Where every loss leaves anchors that look alike, against the share of objects among them."""
+    shares = torch.linspace(0.01, 0.99, 26)
+    figure, axis = plt.subplots(figsize=(5.4, 4.4))
+    for name, loss, style in (
+        ("CE", SigmoidCrossEntropy(), "-"),
+        ("focal", FocalLoss(), "-"),
+        ("GHM-C", GHMC(momentum=0), "-"),
+        ("GHM-C, floor 3", GHMC(momentum=0, floor=3.0), "--"),
+        ("GHM-C, floor 0.3", GHMC(momentum=0, floor=0.3), ":"),
+    ):
+        axis.plot(shares, [fixed_point(loss, float(q)) for q in shares], style, label=name)
+    axis.set(xlabel="share of objects among anchors that look alike", ylabel="score they end at")
+    axis.set(xlim=(0, 1), ylim=(0, 1))
+    axis.legend()
+    return figure
+
+
 def plot_deltas(plt: Any) -> Any:
     """Losses of one delta and their gradients."""
     error = torch.linspace(-1, 1, 401).view(1, -1, 1)
@@ -194,7 +235,8 @@ def main(arguments: list[str] | None = None) -> None:
     plt.rcParams |= {"axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False}
     plt.rcParams |= {"axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.6}
     options.out.mkdir(parents=True, exist_ok=True)
-    plots = {"focal": plot_focal, "ghm": plot_ghm, "deltas": plot_deltas, "overlaps": plot_overlaps}
+    plots = {"focal": plot_focal, "ghm": plot_ghm, "fixed_points": plot_fixed_points}
+    plots |= {"deltas": plot_deltas, "overlaps": plot_overlaps}
     for name, plot in plots.items():
         path = options.out / f"{name}.png"
         figure = plot(plt)

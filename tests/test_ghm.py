@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from losses import GHMC, GHMR, SigmoidCrossEntropy
+from losses import GHMC, GHMR, BalancedCrossEntropy, FocalLoss, SigmoidCrossEntropy
 from losses.ghm import FIXED_POINT, GradientDensity
+from scripts.plot_losses import fixed_point
 from tests.authors_ghm import AuthorsGHMC
 
 ONE = torch.tensor(1.0)
@@ -82,6 +83,40 @@ def test_a_floor_without_foreground_and_without_valid_anchors() -> None:
     assert logits.grad is not None
     assert logits.grad.sum().item() == pytest.approx(3 * 0.01, rel=1e-5)
     assert loss(logits, -labels, ONE) == 0
+
+
+def closed_form(floor: float, q: float) -> float:
+    """As many anchors look alike as are foreground, F; a bin counts as at most floor F."""
+    objects, others = min(q, floor), min(1 - q, floor)  # objects (1 - p) = others p
+    return objects / (objects + others)
+
+
+@pytest.mark.parametrize("q", [0.05, 0.1, 0.3, 0.5, 0.7, 0.9])
+def test_where_anchors_that_look_alike_end(q: float) -> None:
+    """A share q of them are objects. A proper scoring rule ends at p = q."""
+    assert fixed_point(SigmoidCrossEntropy(), q) == pytest.approx(q, abs=1e-3)
+    balanced = 0.75 * q / (0.75 * q + 0.25 * (1 - q))
+    assert fixed_point(BalancedCrossEntropy(), q) == pytest.approx(balanced, abs=1e-3)
+    for density in ("valid_bins", "paper"):
+        loss = GHMC(momentum=0.0, density=density)  # type: ignore[arg-type]
+        assert fixed_point(loss, q) == pytest.approx(0.5, abs=1e-3)
+    assert fixed_point(GHMC(momentum=0.0, floor=3.0), q) == pytest.approx(q, abs=1e-3)
+    expected = closed_form(0.3, q)
+    assert fixed_point(GHMC(momentum=0.0, floor=0.3), q) == pytest.approx(expected, abs=1e-3)
+    p = fixed_point(FocalLoss(), q)
+    objects = 0.25 * (1 - p) ** 2 * (1 - p - 2 * p * math.log(p))
+    others = 0.75 * p**2 * (p - 2 * (1 - p) * math.log(1 - p))
+    assert q * objects == pytest.approx((1 - q) * others, rel=1e-2)
+
+
+def test_the_flat_histogram_that_is_sought_has_a_loss_of_one() -> None:
+    """Norms that fill [0, G] evenly: 1 + (1 - G) ln(1 - G) / G."""
+    norms = (torch.arange(30_000) + 0.5) / 30_000
+    for end in (1.0, 0.9, 0.5):
+        logits = (end * norms).logit().view(1, -1, 1)
+        value = GHMC()(logits, torch.ones(1, 30_000, dtype=torch.int64), ONE)
+        rest = (1 - end) * math.log(1 - end) / end if end < 1 else 0.0
+        assert value.item() == pytest.approx(1 + rest, rel=1e-3)
 
 
 def test_evaluation_and_batches_without_valid_anchors_are_not_remembered() -> None:
