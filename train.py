@@ -74,6 +74,8 @@ def train(config: dict[str, Any], stem: str) -> Path:
         lines.append(f"{run} has no checkpoint yet, so it begins anew")
     if not resume:
         lines += begin(detector.net, config["model"], data.classes, data.category_ids)
+    losses = detector.criterion.class_loss, detector.criterion.box_loss
+    lines += [loss.advice for loss in losses if loss.advice]
     if first:
         run.mkdir(parents=True, exist_ok=True)
         save({**config, "run": str(run), "resume": None}, run / "config.yaml")

@@ -26,9 +26,13 @@ IGNORED = -1
 class Loss(nn.Module, ABC):
     """What classification and box losses share: a weight, which Criterion applies, and `setup`.
 
+    `advice` is a line that training prints before it begins, if there is something to know.
+
     Args:
         weight: factor of this loss in the total.
     """
+
+    advice: str = ""
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()

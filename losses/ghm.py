@@ -15,6 +15,11 @@ from losses.base import BoxLoss, full_precision
 from losses.sigmoid import SigmoidLoss
 
 FIXED_POINT = 2**16  # 1 in the running counts
+PAPER_ADVICE = (
+    "GHMC in the paper's form needs a net that is trained already and much data: anchors that look "
+    "alike end at a score of 0.5, however few are objects. From scratch: "
+    "--model.class_loss.floor 3 (docs/losses.md)"
+)
 
 
 class GradientDensity(nn.Module):
@@ -150,6 +155,7 @@ class GHMC(SigmoidLoss):
         if floor is not None and not floor >= 0:
             raise ValueError(f"floor {floor}: give a number above 0, or null")
         self.floor = floor
+        self.advice = "" if floor else PAPER_ADVICE
         self.density = GradientDensity(bins, momentum, density, sync)
 
     def per_example(self, x_t: Tensor) -> Tensor:

@@ -100,6 +100,10 @@ def test_where_anchors_that_look_alike_end(q: float) -> None:
     for density in ("valid_bins", "paper"):
         loss = GHMC(momentum=0.0, density=density)  # type: ignore[arg-type]
         assert fixed_point(loss, q) == pytest.approx(0.5, abs=1e-3)
+    authors = AuthorsGHMC(
+        [100, 10_100 - round(100 * q)]
+    ).eval()  # those that look alike are a level
+    assert fixed_point(authors, q) == pytest.approx(0.5, abs=1e-3)
     assert fixed_point(GHMC(momentum=0.0, floor=3.0), q) == pytest.approx(q, abs=1e-3)
     expected = closed_form(0.3, q)
     assert fixed_point(GHMC(momentum=0.0, floor=0.3), q) == pytest.approx(expected, abs=1e-3)
@@ -117,6 +121,13 @@ def test_the_flat_histogram_that_is_sought_has_a_loss_of_one() -> None:
         value = GHMC()(logits, torch.ones(1, 30_000, dtype=torch.int64), ONE)
         rest = (1 - end) * math.log(1 - end) / end if end < 1 else 0.0
         assert value.item() == pytest.approx(1 + rest, rel=1e-3)
+
+
+def test_only_the_form_of_the_paper_comes_with_advice() -> None:
+    assert "model.class_loss.floor" in GHMC().advice
+    assert "\n" not in GHMC().advice
+    assert not GHMC(floor=3.0).advice
+    assert not SigmoidCrossEntropy().advice
 
 
 def test_evaluation_and_batches_without_valid_anchors_are_not_remembered() -> None:

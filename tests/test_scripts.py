@@ -166,4 +166,5 @@ def test_reformulated_gradients_of_ghm_share_equally() -> None:
 def test_figures_are_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="figures need the extra 'plots'")
     plot_losses.main(["--out", str(tmp_path)])
-    assert {path.stem for path in tmp_path.glob("*.png")} == {"focal", "ghm", "deltas", "overlaps"}
+    names = {"focal", "ghm", "fixed_points", "deltas", "overlaps"}
+    assert {path.stem for path in tmp_path.glob("*.png")} == names

@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import eval as evaluation
 import train
 from detector.config.resolve import load
+from losses import GHMC
 from tests.conftest import with_root
 
 ROOT = Path(__file__).parents[1]
@@ -62,6 +63,19 @@ def test_a_run_folder_is_complete(run: Path) -> None:
     metrics = json.loads((run / "metrics.json").read_text())
     assert [line["epoch"] for line in metrics["epochs"]] == [1, 2]
     assert metrics["best"]["val/AP"] == max(line["val/AP"] for line in metrics["epochs"])
+
+
+def test_what_must_be_known_of_a_loss_is_printed_before_training(
+    tiny: list[str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr("detector.training.trainer.make_trainer", interrupt)
+    words = [*tiny, "--model.class_loss", "GHMC", "--run", str(tmp_path / "run")]
+    with pytest.raises(InterruptedError):
+        train.main(words)
+    assert GHMC().advice in capsys.readouterr().out.splitlines()
 
 
 def test_checkpoint_weights_are_named_net_and_losses_only(run: Path) -> None:
