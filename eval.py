@@ -13,7 +13,7 @@ from typing import Any, Literal
 from detector.config.command_line import parse
 from detector.config.errors import one_line_errors
 from detector.config.files import RECORD, Outputs, write_json
-from detector.config.types import Natural, Option
+from detector.config.types import Draws, Option
 from detector.runs.folder import existing_run
 
 USAGE = """python eval.py RUN [--checkpoint best|last|FILE] [--out FILE] [--key value ...]
@@ -30,7 +30,9 @@ PROGRAM_OPTIONS = {
     "--checkpoint": Option(str, "best", "best, last or a file"),
     "--out": Option(str | None, None, "write the detections there too, as COCO result json"),
     "--nms": Option(Nms | None, None, "suppression; all: a table of all, the net runs once"),
-    "--draws": Option(Natural, 1000, "of images, for the intervals of --nms all; 0: none"),
+    "--draws": Option(
+        Draws | Literal[0], 1000, "of images, for the intervals of --nms all; 0: none"
+    ),
 }
 # Arguments of the Trainer that may change what an evaluation finds
 COMPUTING = ("precision", "limit_val_batches")

@@ -17,7 +17,7 @@ from detector.ablation.tuning import choose, make_candidates, tuned_keys
 from detector.config.command_line import parse_options
 from detector.config.errors import UserError, one_line_errors
 from detector.config.files import write
-from detector.config.types import Count, Natural, Option
+from detector.config.types import Count, Draws, Natural, Option
 
 if TYPE_CHECKING:
     from detector.ablation.cells import Ablation
@@ -43,7 +43,7 @@ PROGRAM_OPTIONS = {
     ),
     "--jobs": Option(Count, 1, "cells at a time, each on a GPU or a share of the cores"),
     "--engine": Option(Literal["local", "slurm"], "local", "slurm writes a script for sbatch"),
-    "--draws": Option(Count, 300, "draws of the validation images, for the intervals"),
+    "--draws": Option(Draws, 300, "draws of the validation images, for the intervals"),
     "--cell": Option(str | None, None, "run this cell of an ablation in --out, nothing else"),
 }
 SHORT = {"--class_loss": "--vary model.class_loss", "--box_loss": "--vary model.box_loss"}

@@ -17,7 +17,7 @@ from detector.config.command_line import parse_options
 from detector.config.errors import UserError, one_line_errors
 from detector.config.files import read_json
 from detector.config.resolve import load
-from detector.config.types import Count, Natural, Option
+from detector.config.types import Draws, Natural, Option
 from detector.runs.folder import existing_run
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ ONE_SEED = (
 )
 PROGRAM_OPTIONS = {
     "methods": Option(list[str], ..., "runs; with several seeds of a method RUN,RUN,..."),
-    "--draws": Option(Count, 1000, "of the images, for the intervals"),
+    "--draws": Option(Draws, 1000, "of the images, for the intervals"),
     "--seed": Option(Natural, 0, "of the draws"),
 }
 

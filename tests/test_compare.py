@@ -87,7 +87,10 @@ def test_several_seeds_are_compared_by_their_spread(
         (["{run}"], "two runs or more"),
         (["{run}", "nowhere"], "not a run"),
         (["{run}", "{run}", "--draws", "few"], "--draws (command line): expected a whole number"),
-        (["{run}", "{run}", "--draws", "1"], "--draws: intervals need 2 draws"),
+        (
+            ["{run}", "{run}", "--draws", "1"],
+            "--draws (command line): expected a whole number from 2 up",
+        ),
         (["{run}", "{run}", "--drows", "3"], "there is no --drows"),
         (["{run},{run}", "{run}"], "as many runs"),
         (["{run}", "{bare}"], "python eval.py"),

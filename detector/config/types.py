@@ -28,6 +28,7 @@ Positive = Annotated[float, "above 0", lambda x: x > 0]
 NonNegative = Annotated[float, "from 0 up", lambda x: x >= 0]
 Count = Annotated[int, "above 0", lambda x: x > 0]
 Natural = Annotated[int, "from 0 up", lambda x: x >= 0]
+Draws = Annotated[int, "from 2 up", lambda x: x >= 2]  # a single one has no spread
 ZeroToFive = Annotated[int, "from 0 to 5", lambda x: 0 <= x <= 5]
 Splits = str | list[str]
 # the "-true" kinds of Lightning would round the boxes of a batch to half precision
