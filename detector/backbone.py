@@ -75,6 +75,7 @@ class ResNetBody(nn.Module):
         parts += [self.get_submodule(f"layer{k}") for k in (1, 2, 3, 4)]
         for part in parts[:stages]:
             part.requires_grad_(False)
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> Self:
         """Training mode, but not of frozen parts, whose BatchNorm must not gather statistics."""

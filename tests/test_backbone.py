@@ -53,7 +53,7 @@ def test_freeze_stops_the_first_stages_only() -> None:
 
 def test_frozen_stages_stay_as_they_are() -> None:
     """Statistics of BatchNorm, too; those of the other stages move."""
-    body = Backbone(10, width=8, norm="batch", channels=8, freeze=2).train().body
+    body = Backbone(10, width=8, norm="batch", channels=8, freeze=2).body
     before = {name: value.clone() for name, value in body.named_buffers()}
     body(torch.rand(2, 3, 64, 64))
     moved = {n.split(".")[0] for n, value in body.named_buffers() if not value.equal(before[n])}
