@@ -263,6 +263,14 @@ def test_evaluation_on_data_with_other_classes(
     assert "comet" in line
 
 
+def test_evaluation_with_the_classes_in_another_order(run: Path, capsys: Any) -> None:
+    classes = load(run / "config.yaml")["data"]["classes"]
+    words = [str(run), "--data.classes", f"[{', '.join(reversed(classes))}]"]
+    line = error_of(evaluation.main, words, capsys)
+    assert f"was trained on the classes {', '.join(classes)}, in this order" in line
+    assert "leave out data.classes" in line
+
+
 def test_starting_from_an_earlier_run_with_other_classes(
     run: Path, shapes: Path, tiny: list[str], tmp_path: Path, capsys: Any
 ) -> None:

@@ -21,7 +21,7 @@ from detector.nms import Suppression
 from detector.postprocess import Postprocess
 from detector.retinanet import RetinaNet
 from detector.runs.folder import checkpoint_file, existing_run
-from detector.runs.resume import check_weights
+from detector.runs.resume import check_classes, check_weights
 from detector.runs.weights import net_weights, read_weights
 
 
@@ -104,10 +104,13 @@ def open_run(
 ) -> tuple[dict[str, Any], Detector]:
     """The configuration of a run and its trained detector in evaluation mode.
 
-    `config` replaces the run's own config.yaml, for flags that change how it is evaluated.
+    `config` replaces the run's own config.yaml, for flags that change how it is evaluated. Raises
+    UserError where it has other classes, or the checkpoint does not fit.
     """
     run = existing_run(name)
-    config = config or load(run / "config.yaml")
+    before = load(run / "config.yaml")
+    config = config or before
+    check_classes(run, before, config, "leave out data.classes")
     detector = assemble(config)
     path = checkpoint_file(run, checkpoint)
     weights = net_weights(read_weights(path))

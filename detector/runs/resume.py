@@ -41,12 +41,7 @@ def check_resume(path: Path, run: Path, config: dict[str, Any], detector: Detect
             f"run with --model.weights {path}"
         )
     before = load(run / "config.yaml")
-    classes = before["data"]["classes"], config["data"]["classes"]
-    if classes[0] != classes[1]:
-        raise UserError(
-            f"{run} was trained on the classes {', '.join(classes[0])}, in this order, not on "
-            f"{', '.join(classes[1])}: start a new run with --model.weights {run}"
-        )
+    check_classes(run, before, config, f"start a new run with --model.weights {run}")
     check_weights(net_weights(content), detector, path, f"start a new run --model.weights {run}")
     names = before["optimizer"]["name"], config["optimizer"]["name"]
     trained = sum(parameter.requires_grad for parameter in detector.parameters())
@@ -58,6 +53,17 @@ def check_resume(path: Path, run: Path, config: dict[str, Any], detector: Detect
             f"with --model.weights {run}"
         )
     return int(content["global_step"])
+
+
+def check_classes(run: Path, before: dict[str, Any], config: dict[str, Any], remedy: str) -> None:
+    """UserError unless `config` has the classes of the run's own configuration, `before`, in their
+    order: an output knows its class by its place alone."""
+    trained, asked = before["data"]["classes"], config["data"]["classes"]
+    if trained != asked:
+        raise UserError(
+            f"{run} was trained on the classes {', '.join(trained)}, in this order, not on "
+            f"{', '.join(asked or ['those of the data'])}: {remedy}"
+        )
 
 
 def check_weights(weights: dict[str, Tensor], detector: Detector, path: Path, remedy: str) -> None:
