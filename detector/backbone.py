@@ -81,7 +81,7 @@ class ResNetBody(nn.Module):
         """Training mode, but not of frozen parts, whose BatchNorm must not gather statistics."""
         super().train(mode)
         for part in self.children():
-            if not any(parameter.requires_grad for parameter in part.parameters()):
+            if {parameter.requires_grad for parameter in part.parameters()} == {False}:
                 part.eval()
         return self
 

@@ -9,6 +9,7 @@ UNHELPFUL = (  # the tests ignore these warnings, too
     ".*smaller than the logging interval.*",
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*sync_dist=True.*when logging on epoch level.*",
+    r".*module\(s\) in eval mode at the start.*",  # frozen stages, which are meant
     ".*grad attribute of a Tensor that is not a leaf.*",  # torch's compiler, given predictions
 )
 
