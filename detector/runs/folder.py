@@ -51,9 +51,18 @@ def add_epoch(run: Path, figures: dict[str, float]) -> None:
     """Write the figures of an epoch to metrics.json: the best epoch, and an entry for each, those
     of before a resume included."""
     path = run / "metrics.json"
-    before = read_json(path)["epochs"] if path.is_file() else []
-    epochs = [other for other in before if other["epoch"] < figures["epoch"]] + [figures]
+    epochs = [other for other in read_epochs(run) if other["epoch"] < figures["epoch"]] + [figures]
     write_json(path, {"best": max(epochs, key=_score), "epochs": epochs})
+
+
+def read_epochs(run: Path) -> list[dict[str, float]]:
+    """What metrics.json has of every epoch that is over; UserError where it is damaged."""
+    path = run / "metrics.json"
+    content = read_json(path) if path.is_file() else {"epochs": []}
+    if not isinstance(content, dict) or not isinstance(content.get("epochs"), list):
+        raise UserError(f"{path} is damaged (no list of epochs): delete it and go on")
+    epochs: list[dict[str, float]] = content["epochs"]
+    return epochs
 
 
 def _score(epoch: dict[str, float]) -> float:

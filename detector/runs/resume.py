@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from detector.config.errors import UserError
 from detector.config.resolve import load
 from detector.module import Detector
-from detector.runs.weights import differing, net_weights, read_weights
+from detector.runs.folder import read_epochs
+from detector.runs.weights import check_finite, differing, net_weights, read_weights
 
 PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step")
 
@@ -40,6 +40,7 @@ def check_resume(path: Path, run: Path, config: dict[str, Any], detector: Detect
             f"{path} is no checkpoint of a training, it lacks {', '.join(missing)}: start a new "
             f"run with --model.weights {path}"
         )
+    read_epochs(run)
     before = load(run / "config.yaml")
     check_classes(run, before, config, f"start a new run with --model.weights {run}")
     check_weights(net_weights(content), detector, path, f"start a new run --model.weights {run}")
@@ -73,9 +74,4 @@ def check_weights(weights: dict[str, Tensor], detector: Detector, path: Path, re
             f"{path} is of another model than its configuration describes: {len(wrong)} weights "
             f"differ, the first is net.{wrong[0]}; {remedy}"
         )
-    for key, value in weights.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise UserError(
-                f"{path} holds weights that are not finite, the first is net.{key}: training has "
-                "diverged; use an earlier checkpoint, or train anew with a lower optimizer.lr"
-            )
+    check_finite(weights, path)

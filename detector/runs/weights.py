@@ -15,7 +15,6 @@ from detector.config.resolve import load
 from detector.retinanet import RetinaNet
 from detector.runs.folder import checkpoint_file, run_path
 
-State = dict[str, Tensor]
 CLASS_OUTPUT = "class_head.output."
 FROZEN_EPS = 1e-5  # what FrozenBatchNorm2d adds to the variance
 # torchvision's names -> ours; the second form is that of its published files, older than its
@@ -30,13 +29,30 @@ TORCHVISION = (
 )
 
 
+State = dict[str, Tensor]
+
+
 def read_weights(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint or weights file, on the CPU; plain types only."""
+    """The content of a checkpoint or weights file, on the CPU; plain types only, no code of it is
+    ever run."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{path} cannot be read as a checkpoint: {lines[0][:120]}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} holds no weights, but a {type(content).__name__}")
+    return content
+
+
+def check_finite(weights: State, path: object) -> None:
+    """UserError where a weight is infinite or NaN."""
+    for key, value in weights.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise UserError(
+                f"{path} holds weights that are not finite, the first is {key}: training has "
+                "diverged; use an earlier checkpoint, or train anew with a lower optimizer.lr"
+            )
 
 
 def net_weights(content: dict[str, Any]) -> State:
@@ -147,6 +163,7 @@ def load_state(module: nn.Module, state: State, source: str) -> None:
             f"weights differ, the first is {wrong[0]}; compare model.depth, width, norm, channels, "
             "convs, head_norm, p6 and anchors"
         )
+    check_finite(state, source)
     module.load_state_dict(state)
 
 
