@@ -141,8 +141,8 @@ class DataModule(pl.LightningDataModule):
             dataset.fill_cache(self.input_size.shape_for(height, width), options.workers)
         order |= {"seed": self.seed}
         batches = Batches(split.sizes, self.input_size, options.batch_size, **order)
-        if part == "train" and options.identities_per_batch:
-            per_batch, images = options.identities_per_batch, options.images_per_identity
+        if part == "train" and options.identities:
+            per_batch, images = options.identities
             order |= {"per_batch": per_batch, "images": images}
             batches = IdentityBatches(split, self.input_size, options.batch_size, **order)
         return DataLoader(

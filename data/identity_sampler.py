@@ -44,8 +44,9 @@ class IdentityBatches(Batches):
         self.per_batch, self.images = per_batch, images
         if per_batch * images > self.joint:
             raise DataError(
-                f"data.identities_per_batch {per_batch} in {images} images each are more than the "
-                f"{self.joint} images of a batch (data.batch_size, times the number of processes)"
+                f"data.identities [{per_batch}, {images}]: {per_batch} identities in {images} "
+                f"images each are more than the {self.joint} images of a batch (data.batch_size, "
+                "times the number of processes)"
             )
         tracks = split.identities
         self.identities: list[list[int]] = []  # of every image
@@ -63,8 +64,8 @@ class IdentityBatches(Batches):
         members = {key: value for key, value in members.items() if len(value) >= self.images}
         if len(members) < self.per_batch and (self.portrait == portrait).any():
             raise DataError(
-                f"data.identities_per_batch {self.per_batch}: {len(members)} identities are in "
-                f"{self.images} images or more (data.images_per_identity) that fit into one batch"
+                f"data.identities [{self.per_batch}, {self.images}]: {len(members)} identities are "
+                f"in {self.images} images or more that fit into one batch"
             )
         return members
 

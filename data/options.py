@@ -35,8 +35,7 @@ class Options:
     label_noise: float = 0.0
     noise_kind: Kind = "mixed"
     identity: str = "track_id"
-    identities_per_batch: int = 0
-    images_per_identity: int = 2
+    identities: Sequence[int] | None = None
     batch_size: int = 16
     workers: int = 2
     cache: bool = False

@@ -68,6 +68,22 @@ def test_the_order_of_flags_does_not_matter() -> None:
     assert tree(*words[0], *words[1]) == tree(*words[1], *words[0])
 
 
+def test_several_losses_with_their_arguments(tmp_path: Path) -> None:
+    assert resolve()["model"]["embedding_loss"] == []
+    text = "model: {embedding: {size: 8}, embedding_loss: TripletLoss}"
+    path = file(tmp_path / "a.yaml", text)
+    (triplet,) = tree("--config", path)["model"]["embedding_loss"]
+    assert (triplet["name"], triplet["margin"]) == ("TripletLoss", 0.2)
+    words = "[{name: CenterLoss, weight: 0.1}, SphereFaceLoss]"
+    config = tree("--config", path, "--model.embedding_loss", words)
+    center, sphere = config["model"]["embedding_loss"]  # the file's loss is gone
+    assert center == {"name": "CenterLoss", "alpha": 0.5, "weight": 0.1}
+    assert (sphere["name"], sphere["m"]) == ("SphereFaceLoss", 4)
+    save(config, tmp_path / "config.yaml")
+    assert load(tmp_path / "config.yaml") == config
+    assert make_loss(center).weight == 0.1
+
+
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
@@ -81,6 +97,14 @@ def test_the_order_of_flags_does_not_matter() -> None:
         ),
         (["--model.class_loss.gamma", "big"], ["gamma", "a number", "big"]),
         (["--model.class_loss", "GIoULoss"], ["box_loss"]),
+        (["--model.embedding_loss", "FocalLoss"], ["FocalLoss is a ClassificationLoss"]),
+        (["--model.embedding_loss", "ArcFace"], ["did you mean 'ArcFaceLoss'", "TripletLoss"]),
+        (["--model.embedding_loss", "[{name: ArcFaceLoss, mm: 1}]"], ["no argument 'mm'", "s, m,"]),
+        (["--model.embedding_loss", "{name: ArcFaceLoss, m: big}"], ["a number, got big"]),
+        (["--model.embedding_loss", "[{m: 1}]"], ["embedding_loss.name: must be given"]),
+        (["--model.embedding_loss", "7"], ["a loss, or a list of losses, got 7"]),
+        (["--model.embedding_loss", "ArcFaceLoss"], ["needs the size of the vectors"]),
+        (["--model.embedding.size", "128"], ["needs a loss, such as"]),
         (["--trainer.max_epoch", "2"], ["did you mean 'max_epochs'"]),
         (["--trainer.logger", "x"], ["train.py sets this itself"]),
         (["--model.depth", "20"], ["18", "152"]),

@@ -118,7 +118,7 @@ def test_a_batch_has_one_orientation() -> None:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"per_batch": 5}, "5 in 2 images each are more than the 8 images of a batch"),
+        ({"per_batch": 5}, "5 identities in 2 images each are more than the 8 images of a batch"),
         ({"per_batch": 2, "images": 4, "identities": 40}, "0 identities are in 4 images or more"),
     ],
 )

@@ -71,7 +71,7 @@ def test_identities_in_the_data_of_a_run(tmp_path: Path) -> None:
     """Numbered for both splits, reported, in the batches; and under another key."""
     draw_identities(tmp_path, train=24, val=6, size=64)
     options = {"root": tmp_path, "format": "identities", "size": (64, 64), "workers": 0}
-    data = DataModule(**options, batch_size=8, identities_per_batch=3)
+    data = DataModule(**options, batch_size=8, identities=(3, 2))
     data.setup("fit")
     train = data.splits["train"]
     assert data.count_identities() == len(np.unique(train.identities[train.identities >= 0]))

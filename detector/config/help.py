@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args, get_origin
 
 from detector.config.options import OPTIONS
-from detector.config.signatures import CONTRACTS, library_losses
+from detector.config.signatures import CONTRACTS, LISTS, library_losses
 from detector.config.types import Option, format_value
 
 
@@ -33,9 +33,14 @@ def format_help(
     lines += [_row(shorter.get(f"--{key}", f"--{key}"), option) for key, option in shown.items()]
     for slot in (slot for slot in CONTRACTS if slot in shown):
         lines.append(f"Losses for --{slot}, and their arguments:")
+        alike: dict[str, list[str]] = {}  # by their arguments
         for name, arguments in library_losses(slot).items():
             listed = ", ".join(f"{k} {_format_default(x.default)}" for k, x in arguments.items())
-            lines.append(f"{name:<31}{listed}")
+            alike.setdefault(listed, []).append(name)
+        lines += [f"{', '.join(names):<30} {listed}" for listed, names in alike.items()]
+    for slot in (slot for slot in LISTS if slot in shown):
+        lines.append(f"Losses for --{slot} (docs/losses.md has their arguments):")
+        lines.append(", ".join(library_losses(slot)))
     return "\n".join(line.rstrip() for line in lines)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from detector.config.types import (
     Count,
     Fraction,
+    LossList,
     LossName,
     Natural,
     NonNegative,
@@ -54,8 +55,9 @@ OPTIONS = {
         Literal["mixed", "class", "missing", "shifted"], "mixed", "what is wrong with them"
     ),
     "data.identity": Option(str, "track_id", "key of annotations that tells objects apart"),
-    "data.identities_per_batch": Option(Natural, 0, "that meet again in a batch; 0: as it comes"),
-    "data.images_per_identity": Option(Count, 2, "in which each of these is"),
+    "data.identities": Option(
+        tuple[Count, Count] | None, None, "[P, K]: batches show P of them, K times or more"
+    ),
     "data.holdout": Option(Threshold, 0.0, "share of train that is validated on instead of val"),
     "model.depth": Option(Literal[10, 18, 34, 50, 101, 152], 50, "layers of the ResNet"),
     "model.width": Option(Width, 64, "channels of the ResNet's stem"),
@@ -87,6 +89,11 @@ OPTIONS = {
     ),
     "model.class_loss": Option(LossName, "FocalLoss", "a loss below, or yours as module.Class"),
     "model.box_loss": Option(LossName, "SmoothL1Loss", "arguments: --model.box_loss.weight 2"),
+    "model.embedding.size": Option(Natural, 0, "of vectors that tell objects apart; 0: no head"),
+    "model.embedding.samples": Option(Count, 64, "vectors of an image that losses see, at most"),
+    "model.embedding_loss": Option(
+        LossList, [], "one, or '[ArcFaceLoss, {name: CenterLoss, weight: 0.003}]'"
+    ),
     "postprocess.nms": Option(Literal["hard", "diou", "soft"], "hard", "suppression"),
     "postprocess.iou_threshold": Option(Fraction, 0.5, "overlap that suppresses"),
     "postprocess.beta": Option(Positive, 1.0, "of diou: exponent of the distance"),
@@ -150,6 +157,16 @@ RULES: tuple[Rule, ...] = (
         "trainer.gradient_clip_algorithm",
         lambda v: v.get("trainer.gradient_clip_algorithm") in (None, "norm", "value"),
         "must be norm or value",
+    ),
+    (
+        "model.embedding_loss",
+        lambda v: not v["model.embedding.size"] or v["model.embedding_loss"] != [],
+        "model.embedding.size needs a loss, such as --model.embedding_loss ArcFaceLoss",
+    ),
+    (
+        "model.embedding.size",
+        lambda v: v["model.embedding.size"] > 0 or v["model.embedding_loss"] == [],
+        "model.embedding_loss needs the size of the vectors, such as --model.embedding.size 128",
     ),
     ("data.short", lambda v: v["data.short"] != [], "must not be an empty list"),
     ("data.classes", lambda v: v["data.classes"] != [], "must not be an empty list"),

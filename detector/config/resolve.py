@@ -11,7 +11,7 @@ from typing import Any
 from detector.config.errors import UserError, locate_errors
 from detector.config.files import write
 from detector.config.options import OPTIONS, RULES
-from detector.config.signatures import CONTRACTS, loss_arguments, trainer_arguments
+from detector.config.signatures import CONTRACTS, LISTS, loss_arguments, trainer_arguments
 from detector.config.sources import Source, Value, check, dump, flatten, read
 from detector.config.types import Option, did_you_mean
 
@@ -30,7 +30,8 @@ def resolve(
     overrides: Mapping[str, Any] | None = None,
     origin: str = "overrides",
 ) -> dict[str, Any]:
-    """The complete configuration: sections as nested dictionaries, a loss as {name, argument, ...}.
+    """The complete configuration: sections as nested dictionaries, a loss as {name, argument, ...},
+    several as a list of these.
 
     Later files win key by key, and overrides beat every file. Naming another class of loss drops
     the arguments that were set for the former one. Raises UserError.
@@ -52,6 +53,8 @@ def resolve(
         if key in merged or not key.startswith("trainer."):  # Lightning has its own defaults
             value = merged.get(key, Value(option.default, "default"))
             values[key] = check(key, value, option.kind)
+    for slot in LISTS:
+        values[slot] = _resolve_losses(slot, merged[slot], values[slot])
     for key, holds, text in RULES:
         if not holds(values):
             raise UserError(f"{key} ({merged[key].origin}): {text}")
@@ -92,6 +95,26 @@ def _known_options(merged: Source) -> dict[str, Option]:
         for key, option in trainer_arguments().items()
         if key not in RESERVED and f"trainer.{key}" not in known
     }
+
+
+def _resolve_losses(slot: str, given: Value, losses: Any) -> list[dict[str, Any]]:
+    """Losses, each a name or {name, argument, ...}, with all their arguments."""
+    complete = []
+    for loss in losses if isinstance(losses, list) else [losses]:
+        spec = loss if isinstance(loss, dict) else {"name": loss}
+        name = check(f"{slot}.name", Value(spec.get("name", ...), given.origin), str)
+        with locate_errors(slot, given.origin):
+            known = loss_arguments(name, slot)
+        for key in (key for key in spec if key not in ("name", *known)):
+            hint = did_you_mean(str(key), known) or "."
+            raise UserError(
+                f"{slot} ({given.origin}): {name} has no argument '{key}'{hint} "
+                f"It takes {', '.join(known) or 'nothing'}"
+            )
+        arguments = {key: Value(spec.get(key, x.default), given.origin) for key, x in known.items()}
+        checked = {key: check(f"{slot}.{key}", x, known[key].kind) for key, x in arguments.items()}
+        complete.append({"name": name, **checked})
+    return complete
 
 
 def _explain_unknown(key: str, known: Mapping[str, Option], merged: Source) -> str:

@@ -21,6 +21,8 @@ from detector.config.types import Option, did_you_mean
 FOLDER = Path(__file__).parents[2] / "losses"
 # Slot, the option that names a loss -> contract, the class of losses/base.py it must derive from
 CONTRACTS = {"model.class_loss": "ClassificationLoss", "model.box_loss": "BoxLoss"}
+LISTS = {"model.embedding_loss": "EmbeddingLoss"}  # the same for slots of any number of losses
+SLOTS = CONTRACTS | LISTS
 # What annotations and defaults may be written with; values of other annotations are not checked
 _NAMES = {
     "__builtins__": {},
@@ -47,11 +49,11 @@ def loss_arguments(name: str, slot: str) -> dict[str, Option]:
         lineage = list(_lineage(classes[class_name], classes, _library()))
     if _fits(lineage, slot):
         return _arguments(lineage)
-    others = [other for other in CONTRACTS if _fits(lineage, other)]
+    others = [other for other in SLOTS if _fits(lineage, other)]
     if others:
-        raise ValueError(f"{name} is a {CONTRACTS[others[0]]}; it belongs to {others[0]}")
+        raise ValueError(f"{name} is a {SLOTS[others[0]]}; it belongs to {others[0]}")
     if lineage:
-        raise ValueError(f"{name} is no {CONTRACTS[slot]} that can be constructed")
+        raise ValueError(f"{name} is no {SLOTS[slot]} that can be constructed")
     if module:
         hint = did_you_mean(class_name, classes)
         raise ValueError(f"module {module} has no class '{class_name}'{hint}")
@@ -121,7 +123,7 @@ def _fits(lineage: list[ast.ClassDef], slot: str) -> bool:
     if not lineage or lineage[0].name.startswith("_"):
         return False
     abstract = any("abstractmethod" in ast.unparse(x) for x in _decorators(lineage[0]))
-    return not abstract and CONTRACTS[slot] in [ancestor.name for ancestor in lineage[1:]]
+    return not abstract and SLOTS[slot] in [ancestor.name for ancestor in lineage[1:]]
 
 
 def _decorators(node: ast.ClassDef) -> list[ast.expr]:

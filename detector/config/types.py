@@ -35,6 +35,9 @@ Splits = str | list[str]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Width = Annotated[int, "from 8 up", lambda x: x >= 8]  # of fewer, torch's kernels corrupt memory
 LossName = Annotated[str, "(the class of a loss)", bool]
+LossList = Annotated[
+    Any, "a loss, or a list of losses", lambda x: isinstance(x, str | dict | list) and x != ""
+]
 
 
 def coerce(value: Any, kind: Any) -> Any:
@@ -80,7 +83,7 @@ def describe_type(kind: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(map(describe_type, args))
     if origin is Annotated:
-        return f"{describe_type(args[0])} {args[1]}"
+        return args[1] if args[0] is Any else f"{describe_type(args[0])} {args[1]}"
     if origin is Literal:
         return "one of " + ", ".join(map(format_value, args))
     if origin is tuple and ... not in args:
