@@ -66,10 +66,12 @@ def train(config: dict[str, Any], stem: str) -> Path:
     config["data"] |= {"format": data.format, "classes": list(data.classes)}
     # the same initial weights whatever the data drew
     pl.seed_everything(config["seed"], workers=True, verbose=False)
-    detector = assemble(config)
+    lines, model = data.report(), config["model"]
+    detector = assemble(config, data.count_identities() if model["embedding"]["size"] else None)
+    if detector.criterion.embedding is not None:
+        lines += detector.criterion.embedding.report()
     updates = check_resume(resume, run, config, detector) if resume else None
     compile_parts(detector, config["speed"]["compile"])
-    lines = data.report()
     if config["resume"] and not resume:
         lines.append(f"{run} has no checkpoint yet, so it begins anew")
     if not resume:

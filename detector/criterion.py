@@ -7,18 +7,22 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from detector.boxes import decode, encode
+from detector.embedding import EmbeddingCriterion
 from detector.matching import match
 from detector.retinanet import Predictions
 from losses import BoxLoss, ClassificationLoss
+from losses.base import IGNORED
 
 
 class Targets(NamedTuple):
     """What the predictions of a batch are compared with: labels (N, R) and boxes (N, R, 4) of the
-    anchors, see `match`, and the normalizer `num_foreground`, a scalar, see `joint_count`."""
+    anchors, see `match`, and the normalizer `num_foreground`, a scalar, see `joint_count`; and what
+    the embedding losses tell, see `EmbeddingCriterion`."""
 
     labels: Tensor
     boxes: Tensor
     num_foreground: Tensor
+    figures: dict[str, Tensor] = {}
 
 
 def joint_count(foreground: Tensor) -> Tensor:
@@ -44,14 +48,21 @@ class Criterion(nn.Module):
     Args:
         class_loss, box_loss: the swappable parts.
         num_classes: K.
+        embedding: what trains the vectors that tell objects apart; None without such a head.
         matching: `metric`, `foreground`, `background` and `force` of `match`.
     """
 
     def __init__(
-        self, class_loss: ClassificationLoss, box_loss: BoxLoss, num_classes: int, **matching: Any
+        self,
+        class_loss: ClassificationLoss,
+        box_loss: BoxLoss,
+        num_classes: int,
+        embedding: EmbeddingCriterion | None = None,
+        **matching: Any,
     ) -> None:
         super().__init__()
         self.class_loss, self.box_loss = class_loss, box_loss
+        self.embedding = embedding
         self.num_classes = num_classes
         self.matching = matching
         self.register_load_state_dict_pre_hook(_keep_what_fits)
@@ -59,9 +70,10 @@ class Criterion(nn.Module):
     def forward(
         self, predictions: Predictions, batch: dict[str, Tensor]
     ) -> tuple[dict[str, Tensor], Targets]:
-        """The weighted losses "class" and "box", whose sum is minimized, and their targets."""
+        """The weighted losses "class" and "box", and "embedding" if there is one, whose sum is
+        minimized, and their targets."""
         anchors = predictions.anchors
-        labels, boxes = match(anchors, batch, self.num_classes, **self.matching)
+        labels, boxes, rows = match(anchors, batch, self.num_classes, **self.matching)
         foreground = (labels >= 0) & (labels < self.num_classes)
         num_foreground = joint_count(foreground)
         with torch.autocast(anchors.device.type, enabled=False):
@@ -74,8 +86,16 @@ class Criterion(nn.Module):
                 target = boxes
             box = self.box_loss(predicted, target, foreground, num_foreground)
             classes = self.class_loss(logits, labels, num_foreground)
-        losses = {"class": self.class_loss.weight * classes, "box": self.box_loss.weight * box}
-        return losses, Targets(labels, boxes, num_foreground)
+            losses = {
+                "class": self.class_loss.weight * classes,
+                "box": self.box_loss.weight * box,
+            }
+            figures: dict[str, Tensor] = {}
+            if self.embedding is not None:
+                identities = batch.get("identities", torch.full_like(batch["labels"], IGNORED))
+                identities = torch.where(foreground, identities.gather(1, rows), IGNORED)
+                losses["embedding"], figures = self.embedding(predictions, identities)
+        return losses, Targets(labels, boxes, num_foreground, figures)
 
 
 def _keep_what_fits(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -34,7 +34,7 @@ def match(
     foreground: float | None = None,
     background: float | None = None,
     force: Force = "object",
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """The label and the box that every anchor is trained for (focal loss paper, section 4).
 
     An anchor is compared with the object that it overlaps most. If their overlap reaches
@@ -63,8 +63,9 @@ def match(
         metric: the overlap, a function of `losses.overlaps`.
         foreground, background: the two thresholds; null for the metric's own, see `THRESHOLDS`.
 
-    Returns labels (N, R): 0..K-1, K for background, -1 for ignored; and boxes (N, R, 4): the
-    object's for foreground, the anchor itself for all others.
+    Returns labels (N, R): 0..K-1, K for background, -1 for ignored; boxes (N, R, 4): the object's
+    for foreground, the anchor itself for all others; and rows (N, R): the object's place in the
+    batch, of which only those of foreground mean anything.
     """
     boxes, labels = batch["boxes"].float(), batch["labels"]
     objects = batch["valid"] & ~batch["ignore"] & (area(boxes) > 0)  # (N, G)
@@ -98,7 +99,8 @@ def match(
     other_label = torch.where(best < low, background_label, IGNORED)
     matched_labels = torch.where(is_foreground, labels.gather(1, winner), other_label)
     matched_boxes = boxes.gather(1, winner[..., None].expand(-1, -1, 4))
-    return matched_labels, torch.where(is_foreground[..., None], matched_boxes, anchors)
+    matched_boxes = torch.where(is_foreground[..., None], matched_boxes, anchors)
+    return matched_labels, matched_boxes, winner
 
 
 def _masked(pairs: Tensor, rows: Tensor, otherwise: float) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from detector.criterion import Criterion
+from detector.embedding import read_vectors
 from detector.guard import Guard
 from detector.optimization import LearningRate, Settings, apply_settings, make_optimizer
 from detector.postprocess import Detections, Postprocess, suppress
@@ -66,6 +67,7 @@ class Detector(pl.LightningModule):
             "train/loss": total.detach(),
             **{f"train/{name}": value.detach() for name, value in losses.items()},
             "train/num_foreground": targets.num_foreground,
+            **{f"train/{name}": value for name, value in targets.figures.items()},
         }
         self.image_ids = batch["image_ids"]
         # an infinite loss can have finite gradients; NaN reaches every rank through their mean
@@ -81,8 +83,14 @@ class Detector(pl.LightningModule):
         by_value = gradient_clip_algorithm == "value"
         self.guard.clip(parameters, optimizer, gradient_clip_val, self.image_ids, by_value)
 
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.criterion.embedding is not None:
+            self.criterion.embedding.advance()
+
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Logs the losses; returns "candidates" and "detections" of the batch, for callbacks."""
+        """Logs the losses; returns "candidates" and "detections" of the batch, for callbacks, and
+        with an embedding head the "vectors" (N, G, E) of the true boxes."""
         predictions = self.net(batch["images"], batch["sizes"])
         losses, _ = self.criterion(predictions, batch)
         count = len(batch["image_ids"])
@@ -91,7 +99,10 @@ class Detector(pl.LightningModule):
         sizes, suppression = batch["sizes"], self.postprocess.suppression
         candidates = self.postprocess.choose(predictions, sizes)
         detections = suppress(candidates, suppression, sizes, batch["original_sizes"])
-        return {"candidates": candidates, "detections": detections}
+        outputs: dict[str, Any] = {"candidates": candidates, "detections": detections}
+        if predictions.embeddings is not None:
+            outputs["vectors"] = read_vectors(predictions, batch["boxes"])
+        return outputs
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         # in 16-mixed only gradients for an optimizer that is not fused are unscaled before clipping

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from detector.boxes import clip, decode
+from detector.embedding import gather_vectors
 from detector.nms import Suppression
 from detector.retinanet import Predictions
 
@@ -15,23 +16,26 @@ class Candidates(NamedTuple):
     """The C best (anchor, class) pairs of every image, before suppression; score 0: no pair.
 
     boxes (N, C, 4) xyxy in pixels of the net's input, cut to the content · scores (N, C) · labels
-    (N, C), 0..K-1.
+    (N, C), 0..K-1 · vectors (N, C, E) of the anchors, None without an embedding head.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
+    vectors: Tensor | None = None
 
 
 class Detections(NamedTuple):
     """The detected objects of every image by falling score, padded to D with score 0 and label -1.
 
-    boxes (N, D, 4) xyxy in pixels of the original images · scores (N, D) · labels (N, D), 0..K-1.
+    boxes (N, D, 4) xyxy in pixels of the original images · scores (N, D) · labels (N, D), 0..K-1 ·
+    vectors (N, D, E), None without an embedding head.
     """
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
+    vectors: Tensor | None = None
 
 
 class Postprocess:
@@ -76,7 +80,10 @@ class Postprocess:
         scores, labels, index = (torch.cat(part, dim=1) for part in zip(*chosen, strict=True))
         scores = torch.where(scores > self.score_threshold, scores, 0.0)
         deltas = predictions.deltas.gather(1, index[..., None].expand(-1, -1, 4))
-        return Candidates(clip(decode(deltas, predictions.anchors[index]), sizes), scores, labels)
+        boxes = clip(decode(deltas, predictions.anchors[index]), sizes)
+        is_embedded = predictions.embeddings is not None
+        vectors = gather_vectors(predictions, index) if is_embedded else None
+        return Candidates(boxes, scores, labels, vectors)
 
 
 @torch.no_grad()
@@ -84,12 +91,15 @@ def suppress(
     candidates: Candidates, suppression: Suppression, sizes: Tensor, original_sizes: Tensor
 ) -> Detections:
     """The candidates that stay, in pixels of the original images; sizes as in `Postprocess`."""
-    index, scores = suppression(*candidates)
+    index, scores = suppression(*candidates[:3])
     scale = (original_sizes / sizes).float().flip(-1).repeat(1, 2)  # x, y, x, y
     boxes = candidates.boxes.gather(1, index[..., None].expand(-1, -1, 4)) * scale[:, None]
-    kept = scores > 0
+    kept, vectors = scores > 0, candidates.vectors
+    if vectors is not None:
+        vectors = vectors.gather(1, index[..., None].expand(-1, -1, vectors.shape[-1]))
     return Detections(
         torch.where(kept[..., None], boxes, 0.0),
         scores,
         torch.where(kept, candidates.labels.gather(1, index), -1),
+        vectors,
     )

@@ -17,13 +17,15 @@ class Predictions(NamedTuple):
     """Of all anchors, levels concatenated, before suppression.
 
     logits (N, R, K or K + 1) · deltas (N, R, 4) · anchors (R, 4) xyxy pixels · level_sizes: anchors
-    of each level.
+    of each level · embeddings (N, cells, E) one vector for all anchors of a cell, None without such
+    a head.
     """
 
     logits: Tensor
     deltas: Tensor
     anchors: Tensor
     level_sizes: Sequence[int]
+    embeddings: Tensor | None = None
 
 
 class Head(nn.Module):
@@ -44,6 +46,13 @@ class Head(nn.Module):
                 nn.init.normal_(module.weight, std=0.01)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+
+    def keep_variance(self) -> None:
+        """Initialize anew, so that outputs vary as much as inputs instead of being near 0 (He et
+        al., "Delving Deep into Rectifiers", ICCV 2015)."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def add_outputs(self, outputs: int, per_cell: int) -> None:
         """Widen the head to `outputs` per anchor. The former ones keep their weights; neither these
@@ -75,6 +84,7 @@ class RetinaNet(nn.Module):
             without; null for as many as logits.
         convs: hidden convolutions of each head.
         head_norm: "none", or "group" for GroupNorm in the heads (torchvision's v2).
+        embedding_size: E, of the vectors that tell objects apart; 0 for no such head.
     """
 
     mean: Tensor
@@ -88,6 +98,7 @@ class RetinaNet(nn.Module):
         convs: int = 4,
         head_norm: str = "none",
         num_classes: int | None = None,
+        embedding_size: int = 0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -100,6 +111,11 @@ class RetinaNet(nn.Module):
             self.class_head.add_outputs(logits, cells)
         with torch.no_grad():
             self.class_head.output.bias.copy_(initial_bias.repeat(cells))  # type: ignore[union-attr]
+        self.embedding_head: Head | None = None
+        if embedding_size:
+            with torch.random.fork_rng(devices=[]):  # nothing else starts with other weights
+                self.embedding_head = Head(channels, convs, 1, embedding_size, head_norm)
+                self.embedding_head.keep_variance()
         for name, value in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, torch.tensor(value).view(1, 3, 1, 1), persistent=False)
 
@@ -119,4 +135,8 @@ class RetinaNet(nn.Module):
         deltas = [self.box_head(feature) for feature in features]
         anchors = self.anchors(images.shape[-2:], [feature.shape[-2:] for feature in features])
         level_sizes = [level.shape[1] for level in logits]
-        return Predictions(torch.cat(logits, 1), torch.cat(deltas, 1), anchors, level_sizes)
+        embeddings = None
+        if self.embedding_head is not None:
+            embeddings = torch.cat([self.embedding_head(feature) for feature in features], 1)
+        joined = torch.cat(logits, 1), torch.cat(deltas, 1)
+        return Predictions(*joined, anchors, level_sizes, embeddings)

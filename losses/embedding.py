@@ -32,6 +32,14 @@ class EmbeddingLoss(Loss):
         """What a user should know about the settings, after `setup`: short lines, mostly none."""
         return []
 
+    def figures(self) -> dict[str, Tensor]:
+        """Of the last batch, what a user should see beside the loss: scalars without a gradient."""
+        return {}
+
+    def explain(self, value: float) -> str | None:
+        """A line about a value of the loss that tells of a failed training."""
+        return None
+
     def forward(self, embeddings: Tensor, identities: Tensor) -> Tensor:
         """Scalar loss of embeddings (B, D), of any length, whose identities (B,) are 0 .. C - 1 or
         -1 for none."""

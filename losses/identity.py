@@ -41,6 +41,9 @@ class ClassifierLoss(EmbeddingLoss):
         """ln C, the loss of a guess among all identities."""
         return math.log(max(1, self.num_identities))
 
+    def figures(self) -> dict[str, Tensor]:
+        return {"chance_level": self.classifier.weight.new_tensor(self.chance_level)}
+
     @abstractmethod
     def training_logits(self, embeddings: Tensor, identities: Tensor) -> Tensor:
         """Logits (B, C) of embeddings (B, D), with the margin at their `identities` (B, 1), which

@@ -71,6 +71,17 @@ class TripletLoss(EmbeddingLoss):
         # mean over ranks must be the sum of these parts
         return value + (len(x) // len(embeddings) - 1) * (value - value.detach())
 
+    def figures(self) -> dict[str, Tensor]:
+        return {"active_triplets": self.active_share}
+
+    def explain(self, value: float) -> str | None:
+        if abs(value - self.margin) > 1e-3 * self.margin:
+            return None
+        return (
+            f"TripletLoss is {value:.4g}, its margin: all embeddings are equal (collapsed). A "
+            "lower learning rate, mining: all, or a classifier beside it may help"
+        )
+
     def hard_triplets(
         self, distances: Tensor, positive: Tensor, negative: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from detector.criterion import Criterion
 from detector.guard import Guard
 from detector.optimization import LearningRate
 from detector.training.callbacks import Bar, EpochLine, RampedEMA, StepFigures
+from losses import FocalLoss, SmoothL1Loss
 
 
 def test_the_average_is_ramped_and_copies_counts() -> None:
@@ -98,7 +100,7 @@ def test_figures_of_a_step_are_read_once_at_every_interval(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     figures, logger, module = StepFigures(), Logger(), nn.Module()
-    module.guard = Guard()
+    module.guard, module.criterion = Guard(), Criterion(FocalLoss(), SmoothL1Loss(), 2)
     group = {"lr": 0.5}
     fake = SimpleNamespace(log_every_n_steps=2, world_size=1, is_global_zero=True, logger=logger)
     fake.optimizers = [SimpleNamespace(param_groups=[group])]

@@ -41,7 +41,7 @@ OBJECT = [0.0, 0.0, 10.0, 10.0]
 
 
 def test_thresholds_make_foreground_ignored_and_background() -> None:
-    labels, boxes = match(ANCHORS, batch_of([OBJECT], [2]), K)
+    labels, boxes, _ = match(ANCHORS, batch_of([OBJECT], [2]), K)
     assert labels.tolist() == [[2, 2, -1, K, K]]
     assert boxes[0, :2].tolist() == [OBJECT, OBJECT]
     assert torch.equal(boxes[0, 2:], ANCHORS[2:])  # the anchor itself: harmless to encode
@@ -50,7 +50,7 @@ def test_thresholds_make_foreground_ignored_and_background() -> None:
 def test_force_takes_the_best_anchors_with_ties() -> None:
     small = [0.0, 0.0, 10.0, 2.0]  # IoU 0.2, 0.4, 2 / 4.5, 2 / 3, 0
     twins = torch.cat([ANCHORS[:1], ANCHORS[:1], ANCHORS[4:]])
-    labels, _ = match(twins, batch_of([small], [1]), K)
+    labels, *_ = match(twins, batch_of([small], [1]), K)
     assert labels.tolist() == [[1, 1, K]]
     assert match(twins, batch_of([small], [1]), K, force="none")[0].tolist() == [[K, K, K]]
 
@@ -58,7 +58,7 @@ def test_force_takes_the_best_anchors_with_ties() -> None:
 def test_an_object_beside_a_better_placed_one_keeps_its_best_anchor() -> None:
     anchors = torch.tensor([[10.0, 0.0, 20.0, 10.0], [8.0, 0.0, 20.0, 10.0]])
     batch = batch_of([[8.0, 0.0, 20.0, 10.0], [10.0, 0.0, 14.0, 10.0]], [0, 1])
-    labels, boxes = match(anchors, batch, K)  # IoU 0.83, 1 with the first, 0.4, 0.33 the second
+    labels, boxes, _ = match(anchors, batch, K)  # IoU 0.83, 1 with the first, 0.4, 0.33 the second
     assert labels.tolist() == [[1, 0]]
     assert torch.equal(boxes[0], batch["boxes"][0, [1, 0]])
     assert match(anchors, batch, K, force="torchvision")[0].tolist() == [[0, 0]]
@@ -66,7 +66,7 @@ def test_an_object_beside_a_better_placed_one_keeps_its_best_anchor() -> None:
 
 def test_one_anchor_cannot_serve_two_objects() -> None:
     small = [0.0, 0.0, 4.0, 4.0]
-    labels, _ = match(ANCHORS[:1], batch_of([small, OBJECT, small], [0, 1, 2]), K)
+    labels, *_ = match(ANCHORS[:1], batch_of([small, OBJECT, small], [0, 1, 2]), K)
     assert labels.tolist() == [[1]]
 
 
@@ -77,7 +77,7 @@ def test_an_object_that_touches_no_anchor_forces_none(force: Any) -> None:
 
 
 def test_zero_area_objects_match_nothing() -> None:
-    labels, boxes = match(ANCHORS, batch_of([[5.0, 5.0, 5.0, 5.0]], [0]), K)
+    labels, boxes, _ = match(ANCHORS, batch_of([[5.0, 5.0, 5.0, 5.0]], [0]), K)
     assert labels.tolist() == [[K] * 5]
     assert torch.equal(boxes[0], ANCHORS)
 
@@ -90,20 +90,20 @@ def test_padding_rows_do_nothing_even_with_boxes_in_them() -> None:
 
 def test_background_mostly_inside_an_ignore_region_is_ignored_but_foreground_never() -> None:
     region = [[-5.0, -5.0, 70.0, 70.0]]
-    labels, _ = match(ANCHORS, batch_of([OBJECT, *region], [2, 0], [False, True]), K)
+    labels, *_ = match(ANCHORS, batch_of([OBJECT, *region], [2, 0], [False, True]), K)
     assert labels.tolist() == [[2, 2, -1, -1, -1]]
     half = [[50.0, 50.0, 55.0, 60.0]]  # covers exactly half of the last anchor: not more than half
-    labels, _ = match(ANCHORS, batch_of([OBJECT, *half], [2, 0], [False, True]), K)
+    labels, *_ = match(ANCHORS, batch_of([OBJECT, *half], [2, 0], [False, True]), K)
     assert labels.tolist() == [[2, 2, -1, K, K]]
 
 
 def test_an_ignore_region_wins_and_forces_no_anchor() -> None:
-    labels, _ = match(ANCHORS, batch_of([[50.0, 50.0, 60.0, 60.0]], [1], [True]), K)
+    labels, *_ = match(ANCHORS, batch_of([[50.0, 50.0, 60.0, 60.0]], [1], [True]), K)
     assert labels.tolist() == [[K, K, K, K, -1]]
 
 
 def test_no_objects_at_all() -> None:
-    labels, boxes = match(ANCHORS, batch_of([], []), K)
+    labels, boxes, _ = match(ANCHORS, batch_of([], []), K)
     assert labels.tolist() == [[K] * 5]
     assert torch.equal(boxes[0], ANCHORS)
 
@@ -120,7 +120,7 @@ def test_against_torchvision_on_random_boxes() -> None:
         expected = torch.where(
             index >= 0, names[index.clamp(min=0)], torch.where(index == -1, K, -1)
         )
-        labels, boxes = match(
+        labels, boxes, _ = match(
             anchors, batch_of(objects.tolist(), names.tolist()), K, force="torchvision"
         )
         assert torch.equal(labels[0], expected)
@@ -178,7 +178,7 @@ def shared_area(region: list[float], anchor: list[float]) -> float:
 @pytest.mark.parametrize("metric", ["giou", "diou", "ciou"])
 def test_with_other_metrics_one_anchor_is_forced_even_if_none_touches(metric: Any) -> None:
     far = [100.0, 100.0, 110.0, 110.0]
-    labels, boxes = match(ANCHORS, batch_of([far], [1]), K, metric)
+    labels, boxes, _ = match(ANCHORS, batch_of([far], [1]), K, metric)
     assert labels.tolist() == [[K, K, K, K, 1]]  # the nearest, not every anchor
     assert boxes[0, 4].tolist() == far
     point = batch_of([[5.0, 5.0, 5.0, 5.0]], [1])

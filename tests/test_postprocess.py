@@ -62,7 +62,7 @@ def test_images_of_a_batch_do_not_touch_each_other() -> None:
     joint = post(both, SIZE.repeat(2, 1), SIZE.repeat(2, 1))
     for k, single in enumerate((a, b)):
         alone = post(single, SIZE, SIZE)
-        for part, expected in zip(joint, alone, strict=True):
+        for part, expected in zip(joint[:3], alone[:3], strict=True):
             assert torch.equal(part[k], expected[0])
 
 

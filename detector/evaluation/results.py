@@ -61,7 +61,7 @@ def split_candidates(
     candidates: Candidates, batch: Mapping[str, Tensor]
 ) -> dict[int, ImageCandidates]:
     """The candidates of a batch by image id."""
-    boxes, scores, labels = (part.cpu() for part in candidates)
+    boxes, scores, labels = (part.cpu() for part in candidates[:3])
     sizes, original_sizes = batch["sizes"].cpu(), batch["original_sizes"].cpu()
     images = {}
     for k, image_id in enumerate(batch["image_ids"].tolist()):

@@ -70,7 +70,9 @@ def suppress_images(
     rows: list[Row] = []
     for start in range(0, len(ids), BATCH):
         images = [candidates[image_id] for image_id in ids[start : start + BATCH]]
-        parts = ([getattr(image, name) for image in images] for name in Candidates._fields)
+        parts = (
+            [getattr(image, name) for image in images] for name in ("boxes", "scores", "labels")
+        )
         batch = Candidates(*(pad_sequence(part, batch_first=True) for part in parts))
         sizes = torch.stack([image.size for image in images])
         original_sizes = torch.stack([image.original_size for image in images])

@@ -16,6 +16,7 @@ from detector.config.errors import UserError
 from detector.config.resolve import load
 from detector.config.signatures import module_of
 from detector.criterion import Criterion
+from detector.embedding import EmbeddingCriterion
 from detector.module import Detector
 from detector.nms import Suppression
 from detector.postprocess import Postprocess
@@ -41,9 +42,9 @@ def make_loss(spec: Mapping[str, Any]) -> Any:
     return load_class(spec["name"])(**arguments)
 
 
-def assemble(config: dict[str, Any]) -> Detector:
+def assemble(config: dict[str, Any], num_identities: int | None = None) -> Detector:
     """The untrained detector that a resolved configuration describes; `data.classes` must be filled
-    in."""
+    in. Without `num_identities` an embedding head has no losses, as in evaluation."""
     model = config["model"]
     num_classes = len(config["data"]["classes"])
     class_loss, box_loss = (_loss(config, slot) for slot in ("class_loss", "box_loss"))
@@ -57,10 +58,14 @@ def assemble(config: dict[str, Any]) -> Detector:
         convs=model["convs"],
         head_norm=model["head_norm"],
         num_classes=num_classes,
+        embedding_size=model["embedding"]["size"],
     )
+    embedding = None
+    if num_identities is not None and model["embedding"]["size"]:
+        embedding = make_embedding(config, num_identities)
     return Detector(
         net.to(memory_format=layout),
-        Criterion(class_loss, box_loss, num_classes, **model["match"]),
+        Criterion(class_loss, box_loss, num_classes, embedding, **model["match"]),
         make_postprocess(config["postprocess"], class_loss.scores),
         config["optimizer"],
         config["schedule"],
@@ -77,6 +82,23 @@ def compile_parts(detector: Detector, parts: Literal["none", "losses", "all"]) -
         detector.criterion.compile(dynamic=False)
     if parts == "all":
         detector.net.compile(dynamic=False)
+
+
+def make_embedding(config: Mapping[str, Any], num_identities: int) -> EmbeddingCriterion:
+    """What trains the embedding head of a resolved configuration."""
+    options, losses = config["model"]["embedding"], []
+    for spec in config["model"]["embedding_loss"]:
+        try:
+            losses.append(make_loss(spec))
+        except ValueError as error:
+            raise UserError(f"model.embedding_loss: {spec['name']}: {error}") from error
+        losses[-1].setup(num_identities, options["size"])
+        if losses[-1].needs_positives and min(config["data"]["identities"] or [0]) < 2:
+            raise UserError(
+                f"{spec['name']} compares objects of one identity in a batch, which hardly meet by "
+                "chance: give --data.identities '[P, K]', P identities in K images each, 2 or more"
+            )
+    return EmbeddingCriterion(losses, num_identities, options["samples"])
 
 
 def make_suppression(options: Mapping[str, Any]) -> Suppression:

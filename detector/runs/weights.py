@@ -16,6 +16,8 @@ from detector.retinanet import RetinaNet
 from detector.runs.folder import checkpoint_file, run_path
 
 CLASS_OUTPUT = "class_head.output."
+EMBEDDING_HEAD = "embedding_head."
+OTHER_CLASSES = "other classes, so the last layer of the class head is new"
 FROZEN_EPS = 1e-5  # what FrozenBatchNorm2d adds to the variance
 # torchvision's names -> ours; the second form is that of its published files, older than its
 # present code
@@ -140,15 +142,23 @@ def load_body(net: RetinaNet, state: State, source: str) -> str:
 
 def load_net(net: RetinaNet, state: State, source: str, same_classes: bool = True) -> str:
     """Load a whole net. The last layer of the class head stays as it is where the classes, or their
-    number, are others."""
-    present = net.state_dict()
-    output = CLASS_OUTPUT + "weight"
-    if same_classes and output in state and state[output].shape == present[output].shape:
-        load_state(net, state, source)
-        return f"weights: {source}"
-    kept = {k: v for k, v in present.items() if k.startswith(CLASS_OUTPUT)}
-    load_state(net, state | kept, source)
-    return f"weights: {source}; other classes, so the last layer of the class head is new"
+    number, are others, and the embedding head where the source has none, or another one."""
+    present, notes = net.state_dict(), []
+    for prefix, is_other, note in (
+        (
+            CLASS_OUTPUT,
+            not same_classes,
+            "other classes, so the last layer of the class head is new",
+        ),
+        (EMBEDDING_HEAD, False, "the embedding head is new"),
+    ):
+        kept = {k: v for k, v in present.items() if k.startswith(prefix)}
+        given = {k: v for k, v in state.items() if k.startswith(prefix)}
+        if is_other or differing(given, kept):
+            state = {k: v for k, v in state.items() if k not in given} | kept
+            notes += [note] if kept else []
+    load_state(net, state, source)
+    return "; ".join([f"weights: {source}", *notes])
 
 
 def load_state(module: nn.Module, state: State, source: str) -> None:

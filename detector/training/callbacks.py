@@ -41,8 +41,9 @@ class StepFigures(Callback):
     """Reads the figures of a training step at every logging interval: the one wait for the device.
 
     They go to the logger. `recent` are those that were read last, the mean over ranks: train/loss,
-    train/class, train/box, train/num_foreground, train/gradient_norm and train/lr. Prints a line
-    where updates were skipped; raises NonFiniteLoss where too many were.
+    train/class, train/box, train/num_foreground, train/gradient_norm and train/lr, and those of the
+    embedding losses. Prints a line where updates were skipped, and where an embedding loss tells of
+    a failed training; raises NonFiniteLoss where too many updates were skipped.
     """
 
     def __init__(self) -> None:
@@ -67,10 +68,12 @@ class StepFigures(Callback):
         self.recent = figures | {"train/lr": trainer.optimizers[0].param_groups[0]["lr"]}
         if trainer.logger:
             trainer.logger.log_metrics(self.recent, step)
-        if bad:
-            line = guard.report(bad, consecutive, trainer.world_size)
-            if trainer.is_global_zero:
-                print(line)
+        lines = [guard.report(bad, consecutive, trainer.world_size)] if bad else []
+        if pl_module.criterion.embedding is not None:
+            named = {name.removeprefix("train/"): value for name, value in figures.items()}
+            lines += pl_module.criterion.embedding.explain(named)
+        if lines and trainer.is_global_zero:
+            print(*lines, sep="\n")
 
 
 class Bar(TQDMProgressBar):
