@@ -34,27 +34,14 @@ def make_trainer(
         updates: those that the run has seen, where it is resumed; what TensorBoard has of later
             ones, before the run was interrupted, is taken back.
     """
-    logger = TensorBoardLogger(
-        run,
-        name="",
-        version="",
-        default_hp_metric=False,
-        purge_step=0 if updates is None else updates + 1,
-    )
-    text = yaml.safe_dump(config, sort_keys=False)
-    logger.experiment.add_text("config", f"```yaml\n{text}\n```", 0)  # on rank 0, else a dummy
-    shared: dict[str, Any] = {"dirpath": run / "checkpoints", "enable_version_counter": False}
     figures = StepFigures()
     callbacks = [
         GradientPictures(run),  # first, so that no other callback counts its time as training
         evaluator,
         figures,
         EpochLine(figures, save_epoch),
-        ModelCheckpoint(filename="best", monitor="val/AP", mode="max", **shared),
-        ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **shared),
+        *_savers(config, run),
     ]
-    if config["ema"]["decay"]:
-        callbacks.append(RampedEMA(config["ema"]["decay"]))
     options: dict[str, Any] = {
         "enable_progress_bar": sys.stderr.isatty(),
         "enable_model_summary": False,
@@ -67,10 +54,28 @@ def make_trainer(
     return pl.Trainer(
         **options,
         default_root_dir=run,
-        logger=logger,
+        logger=_logger(config, run, 0 if updates is None else updates + 1),
         callbacks=callbacks,
         use_distributed_sampler=False,
     )
+
+
+def _savers(config: dict[str, Any], run: Path) -> list[pl.Callback]:
+    """What is saved: the best and the last weights, with `ema.decay` averaged ones."""
+    shared: dict[str, Any] = {"dirpath": run / "checkpoints", "enable_version_counter": False}
+    best = ModelCheckpoint(filename="best", monitor="val/AP", mode="max", **shared)
+    last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **shared)
+    decay = config["ema"]["decay"]
+    return [best, last, RampedEMA(decay)] if decay else [best, last]
+
+
+def _logger(config: dict[str, Any], run: Path, purge_step: int) -> TensorBoardLogger:
+    logger = TensorBoardLogger(
+        run, name="", version="", default_hp_metric=False, purge_step=purge_step
+    )
+    text = yaml.safe_dump(config, sort_keys=False)
+    logger.experiment.add_text("config", f"```yaml\n{text}\n```", 0)  # on rank 0, else a dummy
+    return logger
 
 
 def make_evaluation_trainer(options: dict[str, Any], evaluator: pl.Callback) -> pl.Trainer:
