@@ -118,6 +118,8 @@ def test_our_own_file_with_more_classes(tmp_path: Path) -> None:
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     with pytest.raises(UserError, match=r"weights differ, the first is .*head_norm"):
         start_from(small(3, convs=2), str(tmp_path / "old.ckpt"), 18, CLASSES, IDS)
+    with pytest.raises(UserError, match=r"weights differ, the first is class_head\.conv\.0"):
+        start_from(small(3, convs=0), str(tmp_path / "old.ckpt"), 18, CLASSES, IDS)
 
 
 @pytest.mark.parametrize(
