@@ -30,9 +30,7 @@ PROGRAM_OPTIONS = {
     "--checkpoint": Option(str, "best", "best, last or a file"),
     "--out": Option(str | None, None, "write the detections there too, as COCO result json"),
     "--nms": Option(Nms | None, None, "suppression; all: a table of all, the net runs once"),
-    "--draws": Option(
-        Draws | Literal[0], 1000, "of images, for the intervals of --nms all; 0: none"
-    ),
+    "--draws": Option(Draws | Literal[0], 1000, "of images, for intervals; 0: none"),
 }
 # Arguments of the Trainer that may change what an evaluation finds
 COMPUTING = ("precision", "limit_val_batches")
@@ -80,11 +78,12 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
     folder = existing_run(options["run"]) / "eval"
     if options["out"]:
         Outputs(folder / RECORD).claim(options["out"])
-    evaluator, data = validate(config, options)
+    evaluator, recognition, data = validate(config, options)
     figures = evaluator.figures
     if figures is None:  # not the first process
         return {}
     from detector.evaluation.coco import format_figures
+    from detector.evaluation.recognition import format_identities
     from detector.evaluation.report import write_report
     from detector.evaluation.tide import explain, format_errors
 
@@ -104,12 +103,17 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
         "calibration": calibrated._asdict(),
         "made_from": made_from(config, options, data, evaluator.image_ids),
     }
+    if recognition.figures is not None:
+        result["identity"] = recognition.figures._asdict()
+        write_json(folder / "queries.json", recognition.queries())
     write_json(folder / "metrics.json", result)
     for path in (folder / "detections.json", options["out"]):
         if path:
             write_json(Path(path), rows)
     # after the files: a closed pipe must not cost them
     print(format_figures(figures, title), format_errors(errors, calibrated), sep="\n\n")
+    if recognition.figures is not None:
+        print("", format_identities(recognition.figures), sep="\n")
     print(f"\ndetections: {options['out'] or folder / 'detections.json'}")
     write_report(folder, title, figures, errors, calibrated)
     return figures.summary
@@ -117,11 +121,13 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
 
 def validate(
     config: dict[str, Any], options: dict[str, Any], keep_candidates: bool = False
-) -> tuple[Any, Any]:
-    """The Evaluator after one pass over the validation data, and the data."""
+) -> tuple[Any, Any, Any]:
+    """The Evaluator and the IdentityEvaluator after one pass over the validation data, and the
+    data."""
     # imported here, so that a mistake on the command line is answered at once
     from data.datamodule import DataModule
     from detector.evaluation.evaluator import Evaluator
+    from detector.evaluation.recognition import IdentityEvaluator
     from detector.runs.assemble import open_run
     from detector.training.quiet import quiet
     from detector.training.trainer import make_evaluation_trainer
@@ -132,9 +138,10 @@ def validate(
     data.setup("validate")
     labels = data.category_ids, data.classes
     evaluator = Evaluator(data.ground_truth(), *labels, full=True, keep_candidates=keep_candidates)
-    trainer = make_evaluation_trainer(config["trainer"], evaluator)
+    recognition = IdentityEvaluator(full=True, draws=options["draws"])
+    trainer = make_evaluation_trainer(config["trainer"], [evaluator, recognition])
     trainer.validate(detector, datamodule=data, verbose=False)
-    return evaluator, data
+    return evaluator, recognition, data
 
 
 def made_from(
@@ -173,7 +180,7 @@ def compare_suppression(config: dict[str, Any], options: dict[str, Any]) -> None
     key = {"made_from": digest(origin)}  # 1 batch is not 1.0, all of them, but equal in Python
     candidates = load(folder / "candidates.pt", key)
     if candidates is None:
-        evaluator, _ = validate(config, options, keep_candidates=True)
+        evaluator, *_ = validate(config, options, keep_candidates=True)
         if evaluator.figures is None:  # not the first process
             return
         candidates = evaluator.candidates

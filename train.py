@@ -49,6 +49,7 @@ def train(config: dict[str, Any], stem: str) -> Path:
 
     from data.datamodule import DataModule
     from detector.evaluation.evaluator import Evaluator
+    from detector.evaluation.recognition import IdentityEvaluator
     from detector.runs.assemble import assemble, compile_parts
     from detector.runs.resume import check_resume, last_checkpoint
     from detector.runs.weights import begin
@@ -84,7 +85,8 @@ def train(config: dict[str, Any], stem: str) -> Path:
         print(*lines, f"run: {run}   (tensorboard --logdir {run.parent})", sep="\n", flush=True)
 
     evaluator = Evaluator(data.ground_truth(), data.category_ids, data.classes)
-    trainer = make_trainer(config, run, evaluator, partial(add_epoch, run), updates)
+    evaluators = [evaluator, *([IdentityEvaluator()] if model["embedding"]["size"] else [])]
+    trainer = make_trainer(config, run, evaluators, partial(add_epoch, run), updates)
     trainer.fit(detector, datamodule=data, ckpt_path=resume, weights_only=True)
     if trainer.is_global_zero and "val/AP" in (best := best_epoch(run)):
         print(f"best: epoch {best['epoch']}, AP {best['val/AP']:.3f}, AP50 {best['val/AP50']:.3f}")

@@ -1,7 +1,7 @@
 """The Trainers of a run: that of training, with logger and checkpoints, and that of evaluation."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ EVALUATION = ("accelerator", "devices", "num_nodes", "strategy", "precision", "l
 def make_trainer(
     config: dict[str, Any],
     run: Path,
-    evaluator: pl.Callback,
+    evaluators: Sequence[pl.Callback],
     save_epoch: Callable[[dict[str, float]], None],
     updates: int | None = None,
 ) -> pl.Trainer:
@@ -29,7 +29,7 @@ def make_trainer(
 
     Args:
         config: a resolved configuration, which is also written to TensorBoard as text.
-        evaluator: logs val/AP, by which the best checkpoint is chosen.
+        evaluators: log figures of validation; of these val/AP chooses the best checkpoint.
         save_epoch: keeps what `EpochLine` tells of an epoch.
         updates: those that the run has seen, where it is resumed; what TensorBoard has of later
             ones, before the run was interrupted, is taken back.
@@ -37,7 +37,7 @@ def make_trainer(
     figures = StepFigures()
     callbacks = [
         GradientPictures(run),  # first, so that no other callback counts its time as training
-        evaluator,
+        *evaluators,
         figures,
         EpochLine(figures, save_epoch),
         *_savers(config, run),
@@ -78,13 +78,15 @@ def _logger(config: dict[str, Any], run: Path, purge_step: int) -> TensorBoardLo
     return logger
 
 
-def make_evaluation_trainer(options: dict[str, Any], evaluator: pl.Callback) -> pl.Trainer:
+def make_evaluation_trainer(
+    options: dict[str, Any], evaluators: Sequence[pl.Callback]
+) -> pl.Trainer:
     """A Trainer that writes nothing; `options` are those that the run trains with."""
     defaults: dict[str, Any] = {"enable_progress_bar": sys.stderr.isatty()}
     return pl.Trainer(
         **defaults | {key: options[key] for key in EVALUATION if key in options},
         logger=False,
         enable_checkpointing=False,
-        callbacks=[evaluator],
+        callbacks=[*evaluators],
         use_distributed_sampler=False,
     )
