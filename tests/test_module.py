@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from detector.anchors import AnchorGenerator
 from detector.backbone import Backbone
 from detector.criterion import Criterion
-from detector.guard import MAX_CONSECUTIVE, Guard, NonFiniteLoss
+from detector.guard import MAX_CONSECUTIVE, NonFiniteLoss
 from detector.module import Detector
 from detector.nms import Suppression
 from detector.postprocess import Postprocess
@@ -124,17 +124,6 @@ def test_a_step_never_waits_for_the_device(tmp_path: Any) -> None:
         optimizer.step()
     with pytest.raises(AssertionError, match="waits for the device"), NoWaiting():
         torch.ones(()).item()
-
-
-def test_gradients_are_clipped_by_norm_or_by_value() -> None:
-    # 3 and 4 have the norm 5; by norm 1 they become 0.6 and 0.8, by value 1 both become 1
-    for by_value, expected in ((False, [0.6, 0.8]), (True, [1.0, 1.0])):
-        parameter = torch.nn.Parameter(torch.zeros(2))
-        parameter.grad = torch.tensor([3.0, 4.0])
-        guard = Guard()
-        guard.clip([parameter], torch.optim.SGD([parameter]), 1.0, torch.tensor([7]), by_value)
-        torch.testing.assert_close(parameter.grad, torch.tensor(expected), atol=1e-5, rtol=0)
-        assert guard.norm == 5
 
 
 def test_a_non_finite_loss_skips_its_update_and_only_its_update(tmp_path: Any, capsys: Any) -> None:

@@ -1,0 +1,77 @@
+"""The Guard's counts, with and without a skipped update."""
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from detector.guard import MAX_CONSECUTIVE, Guard, NonFiniteLoss
+
+
+def clip(
+    guard: Guard, gradient: float, images: list[int], fused: bool = True, by_value: bool = False
+) -> Any:
+    """An update of one parameter of two values; returns it and the optimizer."""
+    parameter = nn.Parameter(torch.zeros(2))
+    parameter.grad = torch.tensor([0.6, 0.8]) * gradient  # of norm `gradient`
+    optimizer = SimpleNamespace(defaults={"fused": fused})
+    guard.clip([parameter], optimizer, 10.0, torch.tensor(images), by_value)
+    return parameter, optimizer
+
+
+def test_gradients_are_clipped_by_their_norm() -> None:
+    guard = Guard()
+    parameter, optimizer = clip(guard, 20.0, [1, 2])
+    torch.testing.assert_close(parameter.grad, torch.tensor([6.0, 8.0]))
+    assert guard.norm == pytest.approx(20)  # before clipping
+    assert optimizer.found_inf == 0
+    parameter, _ = clip(guard, 5.0, [1, 2])
+    torch.testing.assert_close(parameter.grad, torch.tensor([3.0, 4.0]))
+    assert guard.bad == guard.consecutive == 0
+
+
+def test_gradients_are_clipped_by_their_values() -> None:
+    parameter, _ = clip(guard := Guard(), 20.0, [1], by_value=True)
+    torch.testing.assert_close(parameter.grad, torch.tensor([10.0, 10.0]))  # of 12 and 16
+    assert guard.norm == pytest.approx(20)
+
+
+def test_bad_updates_are_counted_in_all_and_one_after_the_other() -> None:
+    guard = Guard()
+    history = [math.nan, math.inf, 1.0, math.nan]
+    seen = []
+    for k, gradient in enumerate(history):
+        _, optimizer = clip(guard, gradient, [10 * k, 10 * k + 1])
+        assert optimizer.found_inf == (not math.isfinite(gradient))
+        seen.append((int(guard.bad), int(guard.consecutive)))
+    assert seen == [(1, 1), (2, 2), (2, 0), (3, 1)]
+    line = guard.report(3, 1, world_size=1)
+    assert line == "skipped 3 updates with a non-finite loss, the last at images 30, 31"
+    assert guard.bad == 0  # counted anew from here on
+    assert guard.consecutive == 1
+
+
+def test_images_are_those_of_the_last_bad_update() -> None:
+    guard = Guard()
+    for gradient, images in ((math.nan, [1, 2]), (math.nan, [3, 4, 5]), (1.0, [6, 7, 8])):
+        clip(guard, gradient, images)
+    assert "images 3, 4, 5" in guard.report(2, 0, world_size=1)
+
+
+def test_an_optimizer_that_is_not_fused_is_told_nothing() -> None:
+    _, optimizer = clip(Guard(), math.nan, [1], fused=False)
+    assert not hasattr(optimizer, "found_inf")
+
+
+def test_too_many_one_after_the_other_end_the_run() -> None:
+    guard = Guard()
+    clip(guard, math.nan, [7])
+    guard.report(MAX_CONSECUTIVE - 1, MAX_CONSECUTIVE - 1, world_size=1)
+    with pytest.raises(
+        NonFiniteLoss, match="20 updates in a row, the last at images 7; "
+    ) as caught:
+        guard.report(1, MAX_CONSECUTIVE, world_size=1)
+    assert "\n" not in str(caught.value)

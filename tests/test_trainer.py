@@ -1,0 +1,53 @@
+"""What the Trainers are made of."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from detector.training.callbacks import Bar, EpochLine, RampedEMA, StepFigures
+from detector.training.gradient_pictures import GradientPictures
+from detector.training.trainer import make_evaluation_trainer, make_trainer
+
+OPTIONS = {"accelerator": "cpu", "max_epochs": 7, "log_every_n_steps": 3, "limit_val_batches": 5}
+
+
+class Evaluator(pl.Callback):
+    pass
+
+
+def trainer(run: Path, decay: float = 0.0, **options: Any) -> pl.Trainer:
+    config = {"trainer": OPTIONS | options, "ema": {"decay": decay}}
+    return make_trainer(config, run, Evaluator(), lambda _: None)
+
+
+def kinds(loop: pl.Trainer) -> list[type]:
+    return [type(callback) for callback in loop.callbacks]  # type: ignore[attr-defined]
+
+
+def test_callbacks_come_in_order_and_options_pass(tmp_path: Path) -> None:
+    loop = trainer(tmp_path, enable_progress_bar=False)
+    saving = [ModelCheckpoint, ModelCheckpoint]
+    assert kinds(loop) == [GradientPictures, Evaluator, StepFigures, EpochLine, *saving]
+    assert (loop.max_epochs, loop.log_every_n_steps, loop.limit_val_batches) == (7, 3, 5)  # type: ignore[attr-defined]
+    assert loop.num_sanity_val_steps == 0
+    best, last = loop.checkpoint_callbacks
+    assert (best.monitor, best.mode, best.filename) == ("val/AP", "max", "best")  # type: ignore[attr-defined]
+    assert (last.monitor, last.filename) == (None, "last")  # type: ignore[attr-defined]
+    assert {Path(saver.dirpath) for saver in (best, last)} == {tmp_path / "checkpoints"}  # type: ignore[attr-defined]
+
+
+def test_averaged_weights_and_the_bar_are_there_when_asked_for(tmp_path: Path) -> None:
+    found = kinds(trainer(tmp_path, decay=0.9, enable_progress_bar=True))
+    assert {RampedEMA, Bar} <= set(found)
+
+
+@pytest.mark.parametrize("name", ["max_epochs", "limit_val_batches"])
+def test_an_evaluation_takes_what_says_where_and_how_to_compute(name: str) -> None:
+    loop = make_evaluation_trainer(OPTIONS, Evaluator())
+    assert (getattr(loop, name) == OPTIONS[name]) == (name == "limit_val_batches")
+    assert loop.logger is None
+    assert not loop.checkpoint_callbacks
+    assert Evaluator in kinds(loop)
