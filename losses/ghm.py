@@ -74,10 +74,7 @@ class GradientDensity(nn.Module):
         weighted sums, which DistributedDataParallel takes, is that of one process.
         """
         index = self.bin_of(norms)
-        counts, mean = self.observe(index, valid)
-        filled = counts > 0
-        regions = filled.sum() if self.density == "valid_bins" else self.bins
-        weights = torch.where(filled, self.ranks / (mean * regions).clamp(min=1e-12), 0.0)
+        weights = self.ranks * self.bin_weights(*self.observe(index, valid))
         return weights[index].to(norms.dtype)
 
     @torch.no_grad()
@@ -88,6 +85,12 @@ class GradientDensity(nn.Module):
         _, mean = self.observe(index, valid)
         weights = (self.ranks * most / mean.clamp(min=1e-12)).clamp(max=1.0)
         return weights[index].to(norms.dtype)
+
+    def bin_weights(self, counts: Tensor, mean: Tensor) -> Tensor:
+        """Of an example in each bin (M,), from the bins' counts in a batch and their mean."""
+        filled = counts > 0
+        regions = filled.sum() if self.density == "valid_bins" else self.bins
+        return torch.where(filled, 1 / (mean * regions).clamp(min=1e-12), 0.0)
 
     def bin_of(self, norms: Tensor) -> Tensor:
         return (norms * self.bins).long().clamp(0, self.bins - 1)

@@ -141,11 +141,10 @@ def _box_gradients(sizes: Tensor, errors: Tensor) -> dict[str, Tensor]:
 
 
 def _ghm_weights(norms: Tensor, counts: Tensor, loss: GHMC | GHMR) -> Tensor:
-    """The weight that GHM gives to examples of these norms: one over the examples of their bin."""
-    bins = loss.density.bins
-    place = (norms * bins).long().clamp(max=bins - 1)
-    table = torch.zeros(bins).index_add_(0, place, counts.float())
-    return torch.where(table > 0, 1 / table.clamp(min=1), 0.0)[place]
+    """The weight of one example of each of these norms, in a batch of as many as `counts`."""
+    index = loss.density.bin_of(norms)
+    table = torch.zeros(loss.density.bins).index_add_(0, index, counts.float())
+    return loss.density.bin_weights(table, table)[index]
 
 
 def _share(amounts: Tensor) -> Tensor:
