@@ -45,7 +45,7 @@ class FocalLoss(SigmoidLoss):
         return (-x_t).sigmoid().pow(self.gamma) * F.softplus(-x_t)
 
     def loss_and_gradient(self, x_t: Tensor) -> tuple[Tensor, Tensor]:
-        """By hand: half the time and memory of autograd (0.38 s instead of 0.81 s for 8 x 19,000
+        """By hand: half the time and memory of autograd (0.40 s instead of 0.82 s for 8 x 19,000
         anchors and 80 classes on one core; the same when compiled), and finite for gamma < 1."""
         negated = -x_t
         nll = F.softplus(negated)
