@@ -25,7 +25,8 @@ from scripts import ablate
 from tests.test_grid import grid, losses
 
 ROOT = Path(__file__).parents[1]
-LOSSES = ["--class_loss", "FocalLoss", "SigmoidCrossEntropy"]
+FEW = ["--draws", "20"]
+LOSSES = [*FEW, "--class_loss", "FocalLoss", "SigmoidCrossEntropy"]
 STAND_IN_TRAIN = """
 import json, os, sys, time
 from pathlib import Path
@@ -189,7 +190,7 @@ def test_a_failed_cell_is_named_and_the_rest_goes_on(
     stand_ins: Path, tiny: list[str], tmp_path: Path, capsys: Any
 ) -> None:
     out = tmp_path / "out"
-    words = [*tiny, "--vary", "optimizer.lr", "0.01", "666", "0.02", "--seeds", "0", "1"]
+    words = [*tiny, *FEW, "--vary", "optimizer.lr", "0.01", "666", "0.02", "--seeds", "0", "1"]
     ablate.main([*words, "--out", str(out)])
     printed = capsys.readouterr().out
     reason = "the loss was not finite for 20 updates in a row"
@@ -394,7 +395,7 @@ def test_losses_see_the_same_images_in_the_same_order(
 
     monkeypatch.setattr(Detector, "training_step", watched)
     changed = {"trainer.max_epochs": 2, "data.color": 0.5, "data.zoom": 0.3}
-    changed["data.label_noise"] = 0.3
+    changed |= {"data.label_noise": 0.3, "trainer.check_val_every_n_epoch": 3}
     axis = losses("FocalLoss", "SoftmaxCrossEntropy")
     for cell in grid(tiny, tmp_path, axis, **changed):
         seen.append([])
