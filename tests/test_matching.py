@@ -205,15 +205,15 @@ def test_memory_does_not_grow_with_the_number_of_objects() -> None:
     anchors = torch.cat([corner, corner + 30], dim=1)
     corner = torch.rand(1, 512, 2) * 600
     batch = {
-        "boxes": torch.cat([corner, corner + 25], dim=2).expand(8, -1, -1),
-        "labels": torch.zeros(8, 512, dtype=torch.int64),
-        "ignore": torch.zeros(8, 512, dtype=torch.bool),
-        "valid": torch.ones(8, 512, dtype=torch.bool),
+        "boxes": torch.cat([corner, corner + 25], dim=2).expand(4, -1, -1),
+        "labels": torch.zeros(4, 512, dtype=torch.int64),
+        "ignore": torch.zeros(4, 512, dtype=torch.bool),
+        "valid": torch.ones(4, 512, dtype=torch.bool),
     }
     with torch.profiler.profile(profile_memory=True, acc_events=True) as profile:
         match(anchors, batch, K)
     largest = max(event.cpu_memory_usage for event in profile.events())
-    assert 2**20 < largest <= 2**26  # all pairs at once are 2^28 bytes
+    assert 2**20 < largest <= 2**26  # all pairs at once are above 2^27 bytes
 
 
 def test_forced_overlaps_beat_all_others() -> None:
