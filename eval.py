@@ -14,7 +14,7 @@ from detector.config.command_line import parse
 from detector.config.errors import one_line_errors
 from detector.config.files import RECORD, Outputs, write_json
 from detector.config.types import Draws, Option
-from detector.runs.folder import existing_run
+from detector.run.folder import existing_run
 
 USAGE = """python eval.py RUN [--checkpoint best|last|FILE] [--out FILE] [--key value ...]
 
@@ -128,7 +128,7 @@ def validate(
     from data.datamodule import DataModule
     from detector.evaluation.evaluator import Evaluator
     from detector.evaluation.recognition import IdentityEvaluator
-    from detector.runs.assemble import open_run
+    from detector.run.assemble import open_run
     from detector.training.quiet import quiet
     from detector.training.trainer import make_evaluation_trainer
 
@@ -149,7 +149,7 @@ def made_from(
 ) -> dict[str, Any]:
     """What the figures of these images depend on."""
     from detector.evaluation.provenance import describe_origin
-    from detector.runs.folder import checkpoint_file
+    from detector.run.folder import checkpoint_file
 
     split = data.splits["val"]
     files = dict(zip(split.image_ids.tolist(), split.paths, strict=True))
@@ -166,9 +166,9 @@ def compare_suppression(config: dict[str, Any], options: dict[str, Any]) -> None
     """The table of --nms all. Candidates are kept in the run's eval/ and used again as long as
     checkpoint, data and what chooses candidates stay the same."""
     from data.datamodule import DataModule
+    from detector.evaluation.compare_nms import compare_all, format_lines, load, save
     from detector.evaluation.provenance import digest
-    from detector.evaluation.suppression import compare_all, format_lines, load, save
-    from detector.runs.assemble import make_suppression
+    from detector.run.assemble import make_suppression
 
     folder = existing_run(options["run"]) / "eval"
     data = DataModule(**config["data"], seed=config["seed"])

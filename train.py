@@ -13,7 +13,7 @@ from typing import Any
 from detector.config.command_line import parse
 from detector.config.errors import one_line_errors
 from detector.config.resolve import save
-from detector.runs.folder import add_epoch, best_epoch, choose_run, existing_run
+from detector.run.folder import add_epoch, best_epoch, choose_run, existing_run
 
 USAGE = """python train.py --config FILE [--config OVERLAY] [--key value ...]
 
@@ -50,9 +50,9 @@ def train(config: dict[str, Any], stem: str) -> Path:
     from data.datamodule import DataModule
     from detector.evaluation.evaluator import Evaluator
     from detector.evaluation.recognition import IdentityEvaluator
-    from detector.runs.assemble import assemble, compile_parts
-    from detector.runs.resume import check_resume, last_checkpoint
-    from detector.runs.weights import begin
+    from detector.run.assemble import assemble, compile_parts
+    from detector.run.resume import check_resume, last_checkpoint
+    from detector.run.weights import begin
     from detector.training.quiet import quiet
     from detector.training.trainer import make_trainer
 

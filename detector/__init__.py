@@ -4,7 +4,7 @@ boxes anchors backbone retinanet   images -> predictions
 matching criterion                 predictions, batch -> named losses (each loss lives in losses/)
 postprocess nms diou_nms           predictions -> candidates -> detections (a suppression: nms)
 optimization guard module          one update
-config runs training evaluation ablation   folders of what is around: text -> tree, run folders,
+config run training  evaluation ablation   folders of what is around: text -> tree, run folders,
                                    callbacks, figures (a metric: evaluation), grids of runs
 
 Letters in shapes: N images, R anchors (all levels together), K classes, L levels, G objects of an

@@ -13,7 +13,7 @@ from losses.margin import (
     CosFaceLoss,
     SphereFaceLoss,
 )
-from losses.metric import CenterLoss, TripletLoss
+from losses.metric_learning import CenterLoss, TripletLoss
 from losses.regression import L1Loss, L2Loss, SmoothL1Loss
 from losses.sigmoid import SigmoidLoss
 

@@ -18,7 +18,7 @@ from detector.config.errors import UserError, one_line_errors
 from detector.config.files import read_json
 from detector.config.resolve import load
 from detector.config.types import Draws, Natural, Option
-from detector.runs.folder import existing_run
+from detector.run.folder import existing_run
 
 if TYPE_CHECKING:
     from detector.evaluation.matches import Matches

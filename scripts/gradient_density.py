@@ -15,7 +15,7 @@ from detector.config.command_line import parse
 from detector.config.errors import one_line_errors
 from detector.config.files import RECORD, Outputs
 from detector.config.types import Count, Option
-from detector.runs.folder import existing_run
+from detector.run.folder import existing_run
 
 if TYPE_CHECKING:
     from detector.training.gradient_density import GradientCounts
@@ -55,7 +55,7 @@ def count(config: dict[str, Any], options: dict[str, Any]) -> str:
     from tqdm import tqdm
 
     from data.datamodule import DataModule
-    from detector.runs.assemble import open_run
+    from detector.run.assemble import open_run
     from detector.training.gradient_density import GradientCounts
     from detector.training.gradient_pictures import save_gradients
 

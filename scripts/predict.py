@@ -14,7 +14,7 @@ from detector.config.command_line import parse
 from detector.config.errors import UserError, one_line_errors
 from detector.config.files import RECORD, Outputs, safe_name, write, write_json
 from detector.config.types import Count, Fraction, Option
-from detector.runs.folder import existing_run
+from detector.run.folder import existing_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -187,7 +187,7 @@ def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
 
     from data.transforms import InputSize
     from detector.evaluation.drawing import contact_sheet
-    from detector.runs.assemble import open_run
+    from detector.run.assemble import open_run
 
     out, data, ids = Path(options["out"]), config["data"], None
     if options["split"] is None:

@@ -359,7 +359,7 @@ def test_slurm_gets_a_script_that_runs_each_cell(
 
 def test_losses_start_from_the_same_weights(tiny: list[str], tmp_path: Path) -> None:
     """All of them but what a loss itself decides: a logit of the background, and the bias."""
-    from detector.runs.assemble import assemble
+    from detector.run.assemble import assemble
 
     names = ["FocalLoss", "SigmoidCrossEntropy", "BalancedCrossEntropy", "GHMC"]
     nets, states = [], []

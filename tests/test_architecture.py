@@ -17,13 +17,13 @@ ALLOWED = {  # part -> what it may import of ours, besides itself; nothing may i
     "data": set(),
     CORE: {"losses"},
     "detector.config": set(),
-    "detector.runs": {CORE, "losses", "detector.config"},
+    "detector.run": {CORE, "losses", "detector.config"},
     "detector.training": {CORE, "losses", "detector.config.errors", "detector.config.files"},
     "detector.evaluation": {CORE, "losses", "detector.config.errors", "detector.config.files"},
     "detector.ablation": {"detector.config", "detector.evaluation"},
 }
 # train.py, eval.py and scripts/ join the parts; only the scripts know ablations
-JOINING = {"data", "losses", CORE, "detector.config", "detector.runs", "detector.training"}
+JOINING = {"data", "losses", CORE, "detector.config", "detector.run", "detector.training"}
 JOINING |= {"detector.evaluation"}
 ALLOWED |= {"train": JOINING, "eval": JOINING}
 ALLOWED |= {"scripts": JOINING | {"detector.ablation", "train", "eval"}}
@@ -90,15 +90,15 @@ def test_every_folder_of_ours_has_its_row() -> None:
         ("import detector.config.errors", "detector.config.errors"),
         ("def late():\n    from data.split import Split", "data.split"),
         (
-            "if TYPE_CHECKING:\n    from detector.runs.folder import run_path",
-            "detector.runs.folder",
+            "if TYPE_CHECKING:\n    from detector.run.folder import run_path",
+            "detector.run.folder",
         ),
     ],
 )
 def test_no_way_of_importing_is_overlooked(
     line: str, arrow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for folder in ("detector/evaluation", "detector/config", "detector/runs", "data"):
+    for folder in ("detector/evaluation", "detector/config", "detector/run", "data"):
         (tmp_path / folder).mkdir(parents=True)
     path = tmp_path / "detector" / "boxes.py"
     path.write_text(line)

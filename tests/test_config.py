@@ -9,7 +9,7 @@ import yaml
 from detector.config.command_line import parse
 from detector.config.errors import UserError, one_line_errors
 from detector.config.resolve import load, resolve, save
-from detector.runs.assemble import make_loss
+from detector.run.assemble import make_loss
 
 ROOT = Path(__file__).parents[1]
 

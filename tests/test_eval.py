@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import eval as evaluation
-from detector.evaluation import suppression
+from detector.evaluation import compare_nms
 
 
 def test_an_evaluation_explains_itself(run: Path, capsys: Any) -> None:
@@ -27,7 +27,7 @@ def test_an_evaluation_explains_itself(run: Path, capsys: Any) -> None:
 def test_a_single_pass_answers_for_every_suppression(
     run: Path, shapes: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(suppression, "THRESHOLDS", (0.5,))
+    monkeypatch.setattr(compare_nms, "THRESHOLDS", (0.5,))
     flags = ["--score_threshold", "0.001", "--candidates", "40", "--draws", "50"]
     evaluation.main([str(run), "--nms", "all", *flags])
     assert "the baseline" in capsys.readouterr().out

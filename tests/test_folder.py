@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from detector.config.errors import UserError
-from detector.runs.folder import (
+from detector.run.folder import (
     add_epoch,
     best_epoch,
     checkpoint_file,

@@ -23,7 +23,7 @@ from torchvision.ops import (
 
 from detector.config.command_line import parse
 from detector.config.signatures import library_losses
-from detector.runs.assemble import make_loss
+from detector.run.assemble import make_loss
 from losses import (
     GHMC,
     GHMR,

@@ -19,7 +19,7 @@ from detector.module import Detector
 from detector.nms import Suppression
 from detector.postprocess import Postprocess
 from detector.retinanet import RetinaNet
-from detector.runs.assemble import compile_parts
+from detector.run.assemble import compile_parts
 from detector.training.callbacks import RampedEMA, StepFigures
 from losses import FocalLoss, SmoothL1Loss
 from losses.overlaps import iou

@@ -17,7 +17,7 @@ from detector.nms import Suppression
 from detector.optimization import make_optimizer
 from detector.postprocess import Postprocess
 from detector.retinanet import RetinaNet
-from detector.runs.assemble import compile_parts
+from detector.run.assemble import compile_parts
 
 # What a configuration gives, and other names for its keys
 RECEIVERS: list[tuple[Any, str, dict[str, str]]] = [

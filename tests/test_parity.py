@@ -10,7 +10,7 @@ from detector.backbone import Backbone
 from detector.nms import Suppression
 from detector.postprocess import Postprocess
 from detector.retinanet import RetinaNet
-from detector.runs.weights import from_torchvision, load_net
+from detector.run.weights import from_torchvision, load_net
 from losses import FocalLoss
 
 K = 91

@@ -24,7 +24,7 @@ def postprocess(score_threshold: float = 0.05, top_k: int = 1000, **options: Any
 SIZE = torch.tensor([[50, 100]])  # height, width
 
 
-def test_suppression_clipping_and_scale_by_hand() -> None:
+def test_compare_nms_clipping_and_scale_by_hand() -> None:
     # class 0: anchors 0 and 1 overlap by 90 / 110 > 0.5, so the lesser goes; class 1 is another
     found = predictions([[0.9, 0.01], [0.8, 0.7], [0.6, 0.01], [0.02, 0.03]])
     detections = postprocess(max_detections=5)(found, SIZE, SIZE * 2)

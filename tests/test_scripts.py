@@ -95,7 +95,7 @@ def test_whole_steps_of_every_loss_are_timed(tmp_path: Path) -> None:
     assert all(seconds > 0 for (seconds,) in take_turns(few, 1).values())
 
 
-def test_suppression_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_compare_nms_is_timed(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--counts", "30", "40", "--classes", "2", "--rounds", "1", "--device", "cpu"]
     measured = main(["nms", *words])
     assert list(measured) == [(30, 2), (40, 2)]

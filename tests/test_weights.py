@@ -14,7 +14,7 @@ from detector.anchors import AnchorGenerator
 from detector.backbone import Backbone
 from detector.config.errors import UserError
 from detector.retinanet import RetinaNet
-from detector.runs.weights import start_from
+from detector.run.weights import start_from
 from losses import FocalLoss
 
 State = dict[str, Tensor]

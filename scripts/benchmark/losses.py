@@ -16,7 +16,7 @@ from detector.config.resolve import resolve
 from detector.criterion import Criterion
 from detector.optimization import make_optimizer
 from detector.retinanet import Predictions
-from detector.runs.assemble import assemble
+from detector.run.assemble import assemble
 from losses import GHMC, BoxLoss, ClassificationLoss, FocalLoss, GIoULoss, SmoothL1Loss
 from scripts.benchmark.timing import (
     Times,

@@ -14,7 +14,7 @@ from detector.module import Detector
 from detector.nms import Suppression
 from detector.optimization import make_optimizer
 from detector.postprocess import suppress
-from detector.runs.assemble import assemble, compile_parts
+from detector.run.assemble import assemble, compile_parts
 from detector.training.callbacks import peak_memory
 from scripts.benchmark.timing import (
     Times,

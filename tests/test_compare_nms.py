@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from detector.config.errors import UserError
-from detector.evaluation import suppression
+from detector.evaluation import compare_nms
 from detector.evaluation.coco import coco_figures
-from detector.evaluation.results import ImageCandidates, to_results
-from detector.evaluation.suppression import (
+from detector.evaluation.compare_nms import (
     GAUSSIAN,
     KINDS,
     compare_all,
     format_lines,
     suppress_images,
 )
+from detector.evaluation.results import ImageCandidates, to_results
 from detector.nms import Suppression
 from detector.postprocess import Candidates, suppress
 
@@ -57,7 +57,7 @@ def test_every_line_has_the_figures_of_its_suppression(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Image by image, without padding."""
-    monkeypatch.setattr(suppression, "BATCH", 5)
+    monkeypatch.setattr(compare_nms, "BATCH", 5)
     candidates, truth = scene
     lines = compare_all(candidates, truth, [5], CONFIGURED, draws=0)
     assert (lines[0].kind, lines[0].threshold) == ("hard", 0.5)
@@ -126,11 +126,11 @@ def test_a_broken_file_is_as_if_there_were_none(tmp_path: Path) -> None:
     one = ImageCandidates(
         torch.rand(2, 4), torch.rand(2), torch.tensor([0, 1]), *[torch.tensor([9, 9])] * 2
     )
-    suppression.save(path, {"a": 1}, {7: one})
-    again = suppression.load(path, {"a": 1})
+    compare_nms.save(path, {"a": 1}, {7: one})
+    again = compare_nms.load(path, {"a": 1})
     assert again is not None
     assert all(torch.equal(a, b) for a, b in zip(again[7], one, strict=True))
-    assert suppression.load(path, {"a": 2}) is None
+    assert compare_nms.load(path, {"a": 2}) is None
     path.write_bytes(path.read_bytes()[:100])
-    assert suppression.load(path, {"a": 1}) is None
-    assert suppression.load(tmp_path / "none.pt", {}) is None
+    assert compare_nms.load(path, {"a": 1}) is None
+    assert compare_nms.load(tmp_path / "none.pt", {}) is None

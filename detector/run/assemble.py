@@ -21,9 +21,9 @@ from detector.module import Detector
 from detector.nms import Suppression
 from detector.postprocess import Postprocess
 from detector.retinanet import RetinaNet
-from detector.runs.folder import checkpoint_file, existing_run
-from detector.runs.resume import check_classes, check_weights
-from detector.runs.weights import net_weights, read_weights
+from detector.run.folder import checkpoint_file, existing_run
+from detector.run.resume import check_classes, check_weights
+from detector.run.weights import net_weights, read_weights
 
 
 def load_class(name: str) -> type:

@@ -13,7 +13,7 @@ from torchvision.models.detection import RetinaNet_ResNet50_FPN_Weights
 from detector.config.errors import UserError
 from detector.config.resolve import load
 from detector.retinanet import RetinaNet
-from detector.runs.folder import checkpoint_file, run_path
+from detector.run.folder import checkpoint_file, run_path
 
 CLASS_OUTPUT = "class_head.output."
 EMBEDDING_HEAD = "embedding_head."

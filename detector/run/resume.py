@@ -8,8 +8,8 @@ from torch import Tensor
 from detector.config.errors import UserError
 from detector.config.resolve import load
 from detector.module import Detector
-from detector.runs.folder import read_epochs
-from detector.runs.weights import check_finite, differing, net_weights, read_weights
+from detector.run.folder import read_epochs
+from detector.run.weights import check_finite, differing, net_weights, read_weights
 
 PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step")
 
