@@ -131,7 +131,8 @@ def detect(
     with torch.inference_mode():
         detections = detector({name: tensor.to(detector.device) for name, tensor in batch.items()})
     marks = []
-    for boxes, scores, labels in zip(*(part.cpu().numpy() for part in detections), strict=True):
+    arrays = (part.cpu().numpy() for part in detections[:3])
+    for boxes, scores, labels in zip(*arrays, strict=True):
         keep = (labels >= 0) & (scores >= score)
         marks.append(Marks(boxes[keep], labels[keep], scores[keep]))
     return marks

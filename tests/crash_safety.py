@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,14 +166,14 @@ def fill(work: Path, whole: Path, disks: int) -> list[Any]:
     return rows
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--disks", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     work = Path(tempfile.mkdtemp(prefix="crash_safety_"))
     draw_dataset(work / "datasets" / "golden", train=16, val=6, size=96)
     text = (ROOT / "tests" / "golden" / "small.yaml").read_text()

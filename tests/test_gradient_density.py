@@ -49,7 +49,7 @@ def test_counts_are_those_of_a_loop(loss: Any) -> None:
     predictions, batch = scene(len(loss.initial_bias(K, 0.01)))
     counts = GradientCounts()
     _, targets = criterion(predictions, batch)
-    labels, boxes, _ = targets
+    labels, boxes = targets.labels, targets.boxes
     counts.add(loss, predictions, targets)
     counts.add(loss, predictions, targets)
     scores = loss.scores(predictions.logits)

@@ -667,6 +667,7 @@ def test_the_example_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "my_losses.py").write_text(textwrap.dedent(code[1]))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", sys.path.copy())
+    monkeypatch.delitem(sys.modules, "my_losses", raising=False)  # of another test
     config, _ = parse(" ".join(words).split(), usage="")
     box_loss, class_loss = (make_loss(config["model"][k]) for k in ("box_loss", "class_loss"))
     del sys.modules["my_losses"]  # other tests have a file of this name

@@ -280,7 +280,7 @@ def test_it_memorizes_two_images() -> None:
         optimizer.step()
         totals.append(total.item())
     assert totals[-1] < totals[0] / 20
-    boxes, scores, labels = model.eval()(batch)
+    boxes, scores, labels, _ = model.eval()(batch)
     assert labels[:, 0].tolist() == batch["labels"][:, 0].tolist()
     assert (iou(boxes[:, 0], batch["boxes"][:, 0]) > 0.7).all()
     assert (scores[:, 0] > 0.5).all()

@@ -20,7 +20,7 @@ class Evaluator(pl.Callback):
 
 def trainer(run: Path, decay: float = 0.0, **options: Any) -> pl.Trainer:
     config = {"trainer": OPTIONS | options, "ema": {"decay": decay}}
-    return make_trainer(config, run, Evaluator(), lambda _: None)
+    return make_trainer(config, run, [Evaluator()], lambda _: None)
 
 
 def kinds(loop: pl.Trainer) -> list[type]:
@@ -46,7 +46,7 @@ def test_averaged_weights_and_the_bar_are_there_when_asked_for(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", ["max_epochs", "limit_val_batches"])
 def test_an_evaluation_takes_what_says_where_and_how_to_compute(name: str) -> None:
-    loop = make_evaluation_trainer(OPTIONS, Evaluator())
+    loop = make_evaluation_trainer(OPTIONS, [Evaluator()])
     assert (getattr(loop, name) == OPTIONS[name]) == (name == "limit_val_batches")
     assert loop.logger is None
     assert not loop.checkpoint_callbacks
