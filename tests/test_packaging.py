@@ -68,7 +68,7 @@ def test_every_module_is_imported_from_the_wheel_alone(wheel: Path) -> None:
 
 
 def test_git_ignores_no_file_of_the_packages() -> None:
-    """A pattern such as `runs/` without a leading slash would ignore detector/run."""
+    """A pattern such as `build/` without a leading slash ignores such folders everywhere."""
     if not shutil.which("git") or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     command = ["git", "check-ignore", "--no-index", "--stdin"]
