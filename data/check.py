@@ -103,7 +103,7 @@ def check_boxes(part: str, split: Split) -> list[Finding]:
         if wrong.mean() > SOME:
             level = "error" if wrong.mean() > MOST else "warning"
             line = f"{_name(part, split, level)}: {wrong.sum()} of {len(boxes)} boxes {text}"
-            findings.append(Finding(level, "boxes", line, _paths(split, image[wrong])))
+            findings.append(Finding(level, "boxes", line, worst_paths(split, image[wrong])))
     beyond = solid & ((right > width + 1) | (bottom > height + 1))
     # The numbers x, y, width, height, taken for x1, y1, x2, y2:
     corners = (right - left > left) & (bottom - top > top) & (left >= 0) & (top >= 0)
@@ -115,10 +115,10 @@ def check_boxes(part: str, split: Split) -> list[Finding]:
             f"{name}: {beyond.sum()} of {len(boxes)} boxes leave their images, "
             "and all would be inside if bbox were x1, y1, x2, y2: it has to be x, y, width, height"
         )
-        findings.append(Finding(level, "boxes", line, _paths(split, image[beyond])))
+        findings.append(Finding(level, "boxes", line, worst_paths(split, image[beyond])))
     if len(boxes) >= MANY and boxes.max() <= 100 and np.median(split.sizes) >= 200:
         line = f"{part}: no box ends beyond pixel 100 of large images: are these shares in percent?"
-        findings.append(Finding("warning", "boxes", line, _paths(split, image)))
+        findings.append(Finding("warning", "boxes", line, worst_paths(split, image)))
     return findings
 
 
@@ -153,7 +153,7 @@ def check_crowds(part: str, split: Split) -> list[Finding]:
         f"{_name(part, split, level)}: a crowd covers nearly all of {len(covered)} of {len(split)} "
         "images, in which nothing counts as background: are iscrowd and its bbox meant so?"
     )
-    return [Finding(level, "crowds", line, _paths(split, covered))]
+    return [Finding(level, "crowds", line, worst_paths(split, covered))]
 
 
 def check_sizes(part: str, split: Split, size: InputSize) -> list[Finding]:
@@ -170,7 +170,7 @@ def check_sizes(part: str, split: Split, size: InputSize) -> list[Finding]:
         "square pixels in the input, too few to be learned: give a larger data.size, or cut the "
         "images into tiles"
     )
-    return [Finding("warning", "tiny objects", line, _paths(split, image[tiny]))]
+    return [Finding("warning", "tiny objects", line, worst_paths(split, image[tiny]))]
 
 
 def check_leaks(train: Split, val: Split, limit: float) -> list[Finding]:
@@ -220,7 +220,7 @@ def _list(names: Sequence[str]) -> str:
     return ", ".join(quoted[:FEW]) + more
 
 
-def _paths(split: Split, images: np.ndarray) -> list[str]:
+def worst_paths(split: Split, images: np.ndarray) -> list[str]:
     """Of the images, each once, those that are named most often first."""
     numbers, counts = np.unique(images, return_counts=True)
     return [split.paths[number] for number in numbers[np.argsort(-counts, kind="stable")]]

@@ -103,11 +103,14 @@ class DataModule(pl.LightningDataModule):
         return self._truth
 
     def report(self) -> list[str]:
-        """What was read and what was left out, as short lines."""
+        """What was read and what was left out, and warnings, as short lines."""
+        return [*self.describe(), *(f"warning: {finding.line}" for finding in self.findings)]
+
+    def describe(self) -> list[str]:
+        """The same without warnings."""
         splits = self.splits.items()
         counts = [line for part, split in splits for line in split.report(part, self.classes)]
-        warnings = [f"warning: {finding.line}" for finding in self.findings]
-        return [*self.lines, *counts, *report_identities(self.splits), *self.noise, *warnings]
+        return [*self.lines, *counts, *report_identities(self.splits), *self.noise]
 
     def count_identities(self) -> int:
         """How many there are in the training split; DataError for none, as nothing could be

@@ -4,34 +4,20 @@ the image; data.yaml (or obj.data) says where images are and what the classes ar
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
-
-import yaml
 
 from data import DataError
 from data.content import Content, Source
 from data.files import IMAGES, Place, header_size, split_names
 from data.lists import read_lines
 from data.pairs import PICTURES, index, of_split, only
+from data.yolo_yaml import SUFFIXES, Description, describe, find_descriptions, locate
 
 LABELS = ("labels", "label", "annotations")  # folders
-NAMES = ("obj.names", "classes.names", "classes.txt", "labels.txt")  # files with a class a line
 FARTHEST = 2.0  # a box may end outside of its image, but not as far as pixels would
 PEEK = 5  # text files of a folder that tell whether they are labels
 THREADS = 8  # that read the headers of images
-
-
-class Description(NamedTuple):
-    """What data.yaml or obj.data says. `splits`: name -> folders or lists of images, relative to
-    `folder` · `names` of the classes, {} where nothing says them · `keypoints`: the numbers of a
-    box are followed by those of points."""
-
-    folder: Path
-    splits: dict[str, list[str]]
-    names: dict[int, str]
-    keypoints: bool = False
-    path: Path | None = None
 
 
 class Label(NamedTuple):
@@ -46,6 +32,8 @@ def read(place: Place, split: str) -> Source:
     has no objects. Raises DataError for whatever is missing or broken."""
     about = describe(place)
     images, origin, undivided = find_split(place, about, split)
+    if not images:
+        raise DataError(f"{place.root} has no images of {split!r} (see data.root and data.images)")
     files = [find_labels(place, image, split) for image in images]
     lacking = files.count(None)
     if lacking == len(files):
@@ -69,81 +57,15 @@ def read(place: Place, split: str) -> Source:
 
 def recognize(place: Place) -> str | None:
     """The name of something of YOLO's that lies there: a description, or a file of labels."""
-    about = describe(place)
-    if about.path:
-        return place.relative(about.path)
+    descriptions, _ = find_descriptions(place)
+    if descriptions:
+        return " and ".join(place.relative(path) for path in descriptions)
+    about = Description(place.root, {}, {})
     for folder in place.folders.walk(place.root):
         for path in place.folders.files(folder, (".txt",))[:PEEK]:
             with suppress(DataError, OSError):
                 if read_labels(path, about):
                     return place.relative(path)
-    return None
-
-
-def describe(place: Place) -> Description:
-    """What the data set says of itself, in data.yaml, obj.data or a file with the classes' names.
-    Raises DataError for broken ones, and for several."""
-    if place.annotations and place.annotations.endswith((".yaml", ".yml", ".data")):
-        about = _read_description(place, place.root / place.annotations)
-        if about is None:
-            raise DataError(f"{place.root / place.annotations} does not name the classes")
-        return about
-    folders = place.folders.walk(place.root, 1)
-    files = [
-        path
-        for folder in folders
-        for path in place.folders.files(folder, (".yaml", ".yml", ".data"))
-    ]
-    found = [about for path in files if (about := _read_description(place, path))]
-    if len(found) > 1:
-        names = " and ".join(place.relative(about.path) for about in found if about.path)
-        raise DataError(f"{place.root} has {names}: say which by data.annotations")
-    if found:
-        return found[0]
-    lists = [folder / name for folder in folders for name in NAMES]
-    lists = [path for path in lists if path.name in (place.folders.entries(path.parent) or {})]
-    return Description(place.root, {}, dict(enumerate(read_lines(lists[0]))) if lists else {})
-
-
-def _read_description(place: Place, path: Path) -> Description | None:
-    """None for a file that is about something else."""
-    try:
-        if path.suffix == ".data":
-            lines = [line.split("=", 1) for line in read_lines(path) if "=" in line]
-            tree: Any = {key.strip(): value.strip() for key, value in lines}
-        else:
-            tree = yaml.safe_load(path.read_text("utf-8-sig"))
-        if not isinstance(tree, dict) or not {"names", "nc"} & tree.keys():
-            return None
-        names = _read_names(place, path, tree)
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
-        raise DataError(f"cannot read {path}: {' '.join(str(error).split())}") from None
-    given = {key: tree[key] for key in ("train", "val", "valid", "test") if tree.get(key)}
-    splits = {key: [x] if isinstance(x, str) else list(x) for key, x in given.items()}
-    folder = locate(place, path.parent, str(tree.get("path") or ".")) or path.parent
-    return Description(folder, splits, names, bool(tree.get("kpt_shape")), path)
-
-
-def _read_names(place: Place, path: Path, tree: dict[str, Any]) -> dict[int, str]:
-    """A list, or numbers with names, or the name of a file with a class on every line; numbers
-    where only their count is given."""
-    names = tree.get("names", range(int(tree.get("nc", 0))))
-    if isinstance(names, str):
-        names = read_lines(locate(place, path.parent, names) or path.parent / names)
-    pairs = names.items() if isinstance(names, dict) else enumerate(names)
-    return {int(number): str(name) for number, name in pairs}
-
-
-def locate(place: Place, folder: Path, name: str) -> Path | None:
-    """The file or folder of that name, relative to `folder` or to the data set; or else what its
-    last parts name there, since such files keep the paths of the machine that wrote them."""
-    parts = [x for x in PurePosixPath(name.replace("\\", "/")).parts if x not in ("/", "..", ".")]
-    # A folder called images may be that of another split; a list of the data set is no other's.
-    fewest = 1 if name.endswith((".txt", ".names")) else min(2, len(parts))
-    tails = [os.path.join(place.root, *parts[k:]) for k in range(len(parts) - fewest + 1)]
-    for path in (os.path.join(folder, name), os.path.join(place.root, name), *tails):
-        if file := place.folders.find(os.path.normpath(path)):
-            return Path(file)
     return None
 
 
@@ -167,8 +89,6 @@ def find_split(place: Place, about: Description, split: str) -> tuple[list[Path]
         )
     images = index(PICTURES, place, place.root, None, split)
     keys, undivided = of_split(images, split)
-    if not keys:
-        raise DataError(f"{place.root} has no images; see data.root and data.images")
     return [only(images.files[key]) for key in keys], _origin(place, about), undivided
 
 
@@ -200,22 +120,22 @@ def _read_entry(place: Place, about: Description, entry: str) -> list[Path]:
 
 def find_labels(place: Place, image: Path, split: str) -> Path | None:
     """The label file of an image: beside it, or at the same place in a folder labels where the
-    image is in a folder images. Raises DataError where there are several."""
-    name = f"{image.stem}.txt"
-    if place.annotations and not place.annotations.endswith((".yaml", ".yml", ".data")):
-        candidates = [place.fill(place.annotations, split) / name]
-    else:
-        candidates = [image.with_name(name)]
-        for level, part in enumerate(image.parts[:-1]):
-            if part.lower() in PICTURES.folders:
-                parent, rest = Path(*image.parts[:level]), Path(*image.parts[level + 1 :])
-                candidates += [
-                    parent / folder / rest.with_name(name)
-                    for folder in place.folders.entries(parent) or {}
-                    if folder.lower() in LABELS
-                ]
-    files = {file for path in candidates if (file := place.folders.find(str(path)))}
-    return only([Path(file) for file in sorted(files)]) if files else None
+    image is in a folder images, or in the folder that the user names, in a folder of the image's or
+    not. Raises DataError where there are several."""
+    label = image.with_suffix(".txt")
+    if place.annotations and not place.annotations.endswith(SUFFIXES):
+        folder = place.fill(place.annotations, split)
+        tails = (folder.joinpath(*label.parts[k:]) for k in range(1, len(label.parts)))
+        files = [file for path in tails if (file := place.folders.find(str(path)))]
+        return Path(files[0]) if files else None
+    candidates = [label]
+    for level, part in enumerate(image.parts[:-1]):
+        if part.lower() in PICTURES.folders:
+            parent, rest = Path(*label.parts[:level]), Path(*label.parts[level + 1 :])
+            names = [name for name in place.folders.entries(parent) or {} if name.lower() in LABELS]
+            candidates += [parent / name / rest for name in names]
+    files = sorted({file for path in candidates if (file := place.folders.find(str(path)))})
+    return only([Path(file) for file in files]) if files else None
 
 
 def read_labels(path: Path, about: Description) -> list[Label]:
@@ -233,8 +153,10 @@ def _read_label(words: list[str], about: Description) -> Label:
     """class, center x, center y, width, height, and perhaps a score; or class and x, y of three
     corners or more, of which the box around is taken."""
     category, *numbers = (float(word) for word in words)
-    if not category.is_integer() or (about.names and int(category) not in about.names):
-        raise ValueError(f"no class is called {words[0]} (there are {_describe(about.names)})")
+    is_class = category.is_integer() and category >= 0
+    if not is_class or (about.names and int(category) not in about.names):
+        known = f"{min(about.names)} to {max(about.names)}" if about.names else "whole numbers"
+        raise ValueError(f"there is no class {words[0]}: classes are {known}")
     if any(abs(number) > FARTHEST for number in numbers[: 4 if about.keypoints else None]):
         raise ValueError("YOLO's numbers are shares of the image, from 0 to 1, and not pixels")
     if about.keypoints or len(numbers) in (4, 5):
@@ -245,10 +167,6 @@ def _read_label(words: list[str], about: Description) -> Label:
     left, top = min(numbers[::2]), min(numbers[1::2])
     width, height = max(numbers[::2]) - left, max(numbers[1::2]) - top
     return Label(int(category), (left, top, width, height), True)
-
-
-def _describe(names: dict[int, str]) -> str:
-    return f"{min(names)} to {max(names)}" if names else "whole numbers"
 
 
 def to_coco(

@@ -384,6 +384,22 @@ def yolo_of_label_studio(root: Path) -> dict[str, Any]:
     return {"holdout": 0.4}
 
 
+def yolo_in_folders_that_the_user_names(root: Path) -> dict[str, Any]:
+    yolo(root, "pixels/{split}/camera", "boxes/{split}/camera")
+    write(root / "helm.yaml", "a: [")  # is broken, and about something else
+    write(root / "boxes" / "classes.txt", "cat\ndog\n")
+    return {"images": "pixels/{split}", "annotations": "boxes/{split}", "format": "yolo"}
+
+
+def yolo_of_keypoints(root: Path) -> None:
+    yolo(root, "images/{split}", "labels/{split}")
+    for path in root.glob("labels/*/*.txt"):
+        lines = path.read_text().splitlines()
+        path.write_text("".join(f"{line} 0.1 0.2 2.0 0.3 0.4 2.0\n" for line in lines))
+    places = {split: f"images/{split}" for split in SCENES}
+    describe(root, names=NAMES, kpt_shape=[2, 3], **places)
+
+
 def yolo_of_phone_pictures(root: Path) -> None:
     yolo(root, "images/{split}", "labels/{split}", orientation=6)
     write(root / "labels" / "classes.txt", "cat\ndog\n")
@@ -422,6 +438,8 @@ CASES = [
     yolo_of_lists,
     yolo_of_cvat,
     yolo_of_label_studio,
+    yolo_in_folders_that_the_user_names,
+    yolo_of_keypoints,
     yolo_of_phone_pictures,
 ]
 

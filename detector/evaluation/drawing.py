@@ -108,6 +108,13 @@ def _write(canvas: np.ndarray, text: str, box: np.ndarray, color: tuple[int, int
     cv2.putText(canvas, text, start, FONT, scale, ink, thick, cv2.LINE_AA)
 
 
+def add_title(picture: np.ndarray, text: str) -> np.ndarray:
+    """The picture under a line of text, 24 pixels high."""
+    strip = np.full((24, picture.shape[1], 3), PAPER, np.uint8)
+    cv2.putText(strip, text, (2, 16), FONT, 0.45, INK, 1, cv2.LINE_AA)
+    return np.concatenate([strip, picture])
+
+
 def side_by_side(
     image: np.ndarray,
     truth: Marks,
@@ -119,12 +126,9 @@ def side_by_side(
     """Ground truth left, detections right, each `side` pixels long, under a line of text."""
     pair: list[np.ndarray] = []
     for marks, text in ((truth, "ground truth"), (detections, "detections")):
-        picture = draw(image, marks, class_names, side)
         count = int((np.asarray(marks.labels) >= 0).sum())
-        strip = np.full((24, picture.shape[1], 3), PAPER, np.uint8)
         text = f"{text} ({count})" + (f"   {title}" if title and not pair else "")
-        cv2.putText(strip, text, (2, 16), FONT, 0.45, INK, 1, cv2.LINE_AA)
-        pair.append(np.concatenate([strip, picture]))
+        pair.append(add_title(draw(image, marks, class_names, side), text))
     gap = np.full((len(pair[0]), 6, 3), PAPER, np.uint8)
     return np.concatenate([pair[0], gap, pair[1]], axis=1)
 
