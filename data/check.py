@@ -1,6 +1,7 @@
 """What may be wrong with data: errors, which cannot be meant, and warnings, which may be.
 
-The loader raises the errors and prints the warnings.
+The loader raises the errors and prints the warnings; scripts/check_data.py shows both, with what
+only a look into every file can tell (data/check_files.py).
 """
 
 import hashlib
