@@ -65,7 +65,6 @@ class Criterion(nn.Module):
         self.embedding = embedding
         self.num_classes = num_classes
         self.matching = matching
-        self.register_load_state_dict_pre_hook(_keep_what_fits)
 
     def forward(
         self, predictions: Predictions, batch: dict[str, Tensor]
@@ -86,24 +85,10 @@ class Criterion(nn.Module):
                 target = boxes
             box = self.box_loss(predicted, target, foreground, num_foreground)
             classes = self.class_loss(logits, labels, num_foreground)
-            losses = {
-                "class": self.class_loss.weight * classes,
-                "box": self.box_loss.weight * box,
-            }
+            losses = {"class": self.class_loss.weight * classes, "box": self.box_loss.weight * box}
             figures: dict[str, Tensor] = {}
             if self.embedding is not None:
                 identities = batch.get("identities", torch.full_like(batch["labels"], IGNORED))
                 identities = torch.where(foreground, identities.gather(1, rows), IGNORED)
                 losses["embedding"], figures = self.embedding(predictions, identities)
         return losses, Targets(labels, boxes, num_foreground, figures)
-
-
-def _keep_what_fits(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Of a checkpoint of other losses, what those learned or counted is dropped, and the present
-    losses start anew. `state` is a copy that torch's `load_state_dict` made."""
-    present = {prefix + name: value for name, value in module.state_dict().items()}
-    for name in [name for name in state if name.startswith(prefix)]:
-        if name not in present or state[name].shape != present[name].shape:
-            del state[name]
-    for name, value in present.items():
-        state.setdefault(name, value)

@@ -6,13 +6,28 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from detector.retinanet import Predictions
+from detector.retinanet import Head, Predictions
 from losses import EmbeddingLoss
 from losses.base import IGNORED
 from losses.embedding import normalize
 from losses.overlaps import EPSILON, area, pairwise_intersection
 
 GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, are spread evenly however many there are
+
+
+class EmbeddingHead(Head):
+    """One vector for all anchors of a cell: (N, C, H, W) -> (N, H * W, E).
+
+    Vectors vary as much as what they are made of, instead of being near 0 (He et al., "Delving Deep
+    into Rectifiers", ICCV 2015). What random numbers come next does not depend on this head.
+    """
+
+    def __init__(self, channels: int, convs: int, size: int, norm: str = "none") -> None:
+        with torch.random.fork_rng(devices=[]):
+            super().__init__(channels, convs, 1, size, norm)
+            for module in self.modules():
+                if isinstance(module, nn.Conv2d):
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
 
 class EmbeddingCriterion(nn.Module):
@@ -81,19 +96,23 @@ class EmbeddingCriterion(nn.Module):
         order = torch.where(trained, 1 + order.float(), 0.0)
         rank, index = order.topk(min(self.samples, count))
         chosen = torch.where(rank > 0, identities.gather(1, index), IGNORED)
-        return gather_vectors(predictions, index), chosen
+        vectors = gather_vectors(predictions, index)
+        assert vectors is not None  # there is an embedding head
+        return vectors, chosen
 
 
-def gather_vectors(predictions: Predictions, index: Tensor) -> Tensor:
-    """Vectors (N, S, E) of anchors, which `index` (N, S) counts; all anchors of a cell have one."""
-    assert predictions.embeddings is not None
+def gather_vectors(predictions: Predictions, index: Tensor) -> Tensor | None:
+    """Vectors (N, S, E) of anchors, which `index` (N, S) counts; all anchors of a cell have one.
+    None without an embedding head."""
+    if predictions.embeddings is None:
+        return None
     cell = index // (len(predictions.anchors) // predictions.embeddings.shape[1])
     size = predictions.embeddings.shape[-1]
     return predictions.embeddings.gather(1, cell[..., None].expand(-1, -1, size))
 
 
 @torch.no_grad()
-def read_vectors(predictions: Predictions, boxes: Tensor) -> Tensor:
+def read_vectors(predictions: Predictions, boxes: Tensor) -> Tensor | None:
     """Vectors (N, G, E) of boxes (N, G, 4) in pixels of the net's input: of each the one of the
     anchor that overlaps it most."""
     index = []

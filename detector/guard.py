@@ -4,23 +4,14 @@ import math
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-
-MAX_CONSECUTIVE = 20  # so many consecutive non-finite updates end the run
-
-
-class NonFiniteLoss(RuntimeError):
-    """Training has diverged. The message is one line."""
-
-    user_error = True
 
 
 class Guard(nn.Module):
-    """What is known of the updates since the last report, on the device and without waiting.
+    """What is known of the updates since `bad` was last set to 0, on the device, without waiting.
 
     norm: of all gradients at the last update, before clipping · bad: how many updates were not
-    finite since `report` · consecutive: how many of them came one after the other, up to the last
+    finite since then · consecutive: how many of them came one after the other, up to the last
     update · images: ids of the images of the last one.
     """
 
@@ -60,23 +51,3 @@ class Guard(nn.Module):
         inner = getattr(optimizer, "optimizer", optimizer)
         if inner.defaults.get("fused"):
             inner.found_inf = bad
-
-    def report(self, bad: int, consecutive: int, world_size: int) -> str:
-        """One line about `bad` skipped updates, with the images of the last one on all ranks.
-
-        Every rank must call it. Raises NonFiniteLoss when too many were consecutive.
-        """
-        assert self.images is not None
-        images: list[Any] = [self.images.tolist()]
-        if world_size > 1:
-            images = [None] * world_size
-            dist.all_gather_object(images, self.images.tolist())
-        text = ", ".join(str(image) for part in images for image in part if image >= 0)
-        self.bad = torch.zeros_like(self.bad)
-        if consecutive >= MAX_CONSECUTIVE:
-            raise NonFiniteLoss(
-                f"the loss was not finite for {consecutive} updates in a row, the last at images "
-                f"{text}; look at these images, lower optimizer.lr or lengthen schedule.warmup, "
-                "and start a new run: the weights of this one may be spoilt"
-            )
-        return f"skipped {bad} updates with a non-finite loss, the last at images {text}"

@@ -74,10 +74,7 @@ class Detector(pl.LightningModule):
         return total * torch.where(total.detach().isfinite(), 1.0, math.nan)
 
     def configure_gradient_clipping(
-        self,
-        optimizer: Any,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
         parameters = [p for p in self.parameters() if p.grad is not None]
         by_value = gradient_clip_algorithm == "value"

@@ -81,9 +81,7 @@ class Postprocess:
         scores = torch.where(scores > self.score_threshold, scores, 0.0)
         deltas = predictions.deltas.gather(1, index[..., None].expand(-1, -1, 4))
         boxes = clip(decode(deltas, predictions.anchors[index]), sizes)
-        is_embedded = predictions.embeddings is not None
-        vectors = gather_vectors(predictions, index) if is_embedded else None
-        return Candidates(boxes, scores, labels, vectors)
+        return Candidates(boxes, scores, labels, gather_vectors(predictions, index))
 
 
 @torch.no_grad()

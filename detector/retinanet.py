@@ -47,13 +47,6 @@ class Head(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def keep_variance(self) -> None:
-        """Initialize anew, so that outputs vary as much as inputs instead of being near 0 (He et
-        al., "Delving Deep into Rectifiers", ICCV 2015)."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-
     def add_outputs(self, outputs: int, per_cell: int) -> None:
         """Widen the head to `outputs` per anchor. The former ones keep their weights; neither these
         nor random numbers drawn afterwards depend on how many are added."""
@@ -84,7 +77,7 @@ class RetinaNet(nn.Module):
             without; null for as many as logits.
         convs: hidden convolutions of each head.
         head_norm: "none", or "group" for GroupNorm in the heads (torchvision's v2).
-        embedding_size: E, of the vectors that tell objects apart; 0 for no such head.
+        embedding_head: a third head, of vectors that tell objects apart.
     """
 
     mean: Tensor
@@ -98,7 +91,7 @@ class RetinaNet(nn.Module):
         convs: int = 4,
         head_norm: str = "none",
         num_classes: int | None = None,
-        embedding_size: int = 0,
+        embedding_head: Head | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -111,11 +104,7 @@ class RetinaNet(nn.Module):
             self.class_head.add_outputs(logits, cells)
         with torch.no_grad():
             self.class_head.output.bias.copy_(initial_bias.repeat(cells))  # type: ignore[union-attr]
-        self.embedding_head: Head | None = None
-        if embedding_size:
-            with torch.random.fork_rng(devices=[]):  # nothing else starts with other weights
-                self.embedding_head = Head(channels, convs, 1, embedding_size, head_norm)
-                self.embedding_head.keep_variance()
+        self.embedding_head = embedding_head
         for name, value in (("mean", MEAN), ("std", STD)):
             self.register_buffer(name, torch.tensor(value).view(1, 3, 1, 1), persistent=False)
 

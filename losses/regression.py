@@ -53,9 +53,6 @@ class SmoothL1Loss(PerBoxLoss):
     def per_box(self, predicted: Tensor, target: Tensor) -> Tensor:
         error = (predicted - target).abs()
         if self.beta > 0:  # 0.5 d^2 / 0 would give NaN gradients
-            error = (
-                error
-                - 0.5 * self.beta
-                + 0.5 * (self.beta - error).clamp(min=0).square() / self.beta
-            )
+            short = (self.beta - error).clamp(min=0)
+            error = error - 0.5 * self.beta + 0.5 * short.square() / self.beta
         return error.sum(-1)

@@ -10,7 +10,12 @@ from torch.utils.data import DataLoader
 from detector.anchors import AnchorGenerator
 from detector.backbone import Backbone
 from detector.criterion import Criterion
-from detector.embedding import EmbeddingCriterion, gather_vectors, read_vectors
+from detector.embedding import (
+    EmbeddingCriterion,
+    EmbeddingHead,
+    gather_vectors,
+    read_vectors,
+)
 from detector.matching import match
 from detector.module import Detector
 from detector.nms import Suppression
@@ -47,7 +52,7 @@ def detector(*losses: EmbeddingLoss, size: int = E, scales: int = 2, **options: 
         AnchorGenerator((8, 16, 32, 64, 128), scales=scales),
         loss.initial_bias(K, 0.01),
         convs=1,
-        embedding_size=size,
+        embedding_head=EmbeddingHead(16, 1, size) if size else None,
     )
     extra = embedding(*losses, **options) if losses else None
     criterion = Criterion(loss, SmoothL1Loss(), K, extra)

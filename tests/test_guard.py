@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from detector.guard import MAX_CONSECUTIVE, Guard, NonFiniteLoss
+from detector.guard import Guard
+from detector.training.callbacks import MAX_CONSECUTIVE, NonFiniteLoss, report_skipped
 
 
 def clip(
@@ -48,7 +49,7 @@ def test_bad_updates_are_counted_in_all_and_one_after_the_other() -> None:
         assert optimizer.found_inf == (not math.isfinite(gradient))
         seen.append((int(guard.bad), int(guard.consecutive)))
     assert seen == [(1, 1), (2, 2), (2, 0), (3, 1)]
-    line = guard.report(3, 1, world_size=1)
+    line = report_skipped(guard, 3, 1, world_size=1)
     assert line == "skipped 3 updates with a non-finite loss, the last at images 30, 31"
     assert guard.bad == 0  # counted anew from here on
     assert guard.consecutive == 1
@@ -58,7 +59,7 @@ def test_images_are_those_of_the_last_bad_update() -> None:
     guard = Guard()
     for gradient, images in ((math.nan, [1, 2]), (math.nan, [3, 4, 5]), (1.0, [6, 7, 8])):
         clip(guard, gradient, images)
-    assert "images 3, 4, 5" in guard.report(2, 0, world_size=1)
+    assert "images 3, 4, 5" in report_skipped(guard, 2, 0, world_size=1)
 
 
 def test_an_optimizer_that_is_not_fused_is_told_nothing() -> None:
@@ -69,9 +70,9 @@ def test_an_optimizer_that_is_not_fused_is_told_nothing() -> None:
 def test_too_many_one_after_the_other_end_the_run() -> None:
     guard = Guard()
     clip(guard, math.nan, [7])
-    guard.report(MAX_CONSECUTIVE - 1, MAX_CONSECUTIVE - 1, world_size=1)
+    report_skipped(guard, MAX_CONSECUTIVE - 1, MAX_CONSECUTIVE - 1, world_size=1)
     with pytest.raises(
         NonFiniteLoss, match="20 updates in a row, the last at images 7; "
     ) as caught:
-        guard.report(1, MAX_CONSECUTIVE, world_size=1)
+        report_skipped(guard, 1, MAX_CONSECUTIVE, world_size=1)
     assert "\n" not in str(caught.value)

@@ -14,13 +14,17 @@ from torch.utils.data import DataLoader, Dataset
 from detector.anchors import AnchorGenerator
 from detector.backbone import Backbone
 from detector.criterion import Criterion
-from detector.guard import MAX_CONSECUTIVE, NonFiniteLoss
 from detector.module import Detector
 from detector.nms import Suppression
 from detector.postprocess import Postprocess
 from detector.retinanet import RetinaNet
 from detector.run.assemble import compile_parts
-from detector.training.callbacks import RampedEMA, StepFigures
+from detector.training.callbacks import (
+    MAX_CONSECUTIVE,
+    NonFiniteLoss,
+    RampedEMA,
+    StepFigures,
+)
 from losses import FocalLoss, SmoothL1Loss
 from losses.overlaps import iou
 

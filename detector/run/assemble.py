@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from detector.anchors import AnchorGenerator
 from detector.backbone import Backbone
@@ -16,7 +16,7 @@ from detector.config.errors import UserError
 from detector.config.resolve import load
 from detector.config.signatures import module_of
 from detector.criterion import Criterion
-from detector.embedding import EmbeddingCriterion
+from detector.embedding import EmbeddingCriterion, EmbeddingHead
 from detector.module import Detector
 from detector.nms import Suppression
 from detector.postprocess import Postprocess
@@ -49,6 +49,10 @@ def assemble(config: dict[str, Any], num_identities: int | None = None) -> Detec
     num_classes = len(config["data"]["classes"])
     class_loss, box_loss = (_loss(config, slot) for slot in ("class_loss", "box_loss"))
     body = {key: model[key] for key in ("depth", "width", "norm", "channels", "p6", "freeze")}
+    size, embedding_head = model["embedding"]["size"], None
+    if size:
+        heads = model["channels"], model["convs"], size, model["head_norm"]
+        embedding_head = EmbeddingHead(*heads)
     fast = config["speed"]["channels_last"]
     layout = torch.channels_last if fast else torch.contiguous_format
     net = RetinaNet(
@@ -58,19 +62,32 @@ def assemble(config: dict[str, Any], num_identities: int | None = None) -> Detec
         convs=model["convs"],
         head_norm=model["head_norm"],
         num_classes=num_classes,
-        embedding_size=model["embedding"]["size"],
+        embedding_head=embedding_head,
     )
     embedding = None
-    if num_identities is not None and model["embedding"]["size"]:
+    if num_identities is not None and size:
         embedding = make_embedding(config, num_identities)
+    criterion = Criterion(class_loss, box_loss, num_classes, embedding, **model["match"])
+    criterion.register_load_state_dict_pre_hook(keep_what_fits)
     return Detector(
         net.to(memory_format=layout),
-        Criterion(class_loss, box_loss, num_classes, embedding, **model["match"]),
+        criterion,
         make_postprocess(config["postprocess"], class_loss.scores),
         config["optimizer"],
         config["schedule"],
         config["data"]["batch_size"],
     )
+
+
+def keep_what_fits(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Of a checkpoint of other losses, what those learned or counted is dropped, and the present
+    losses start anew. `state` is a copy that torch's `load_state_dict` made."""
+    present = {prefix + name: value for name, value in module.state_dict().items()}
+    for name in [name for name in state if name.startswith(prefix)]:
+        if name not in present or state[name].shape != present[name].shape:
+            del state[name]
+    for name, value in present.items():
+        state.setdefault(name, value)
 
 
 def compile_parts(detector: Detector, parts: Literal["none", "losses", "all"]) -> None:

@@ -12,6 +12,16 @@ import torch.distributed as dist
 from pytorch_lightning.callbacks import Callback, TQDMProgressBar, WeightAveraging
 from torch import Tensor
 
+from detector.guard import Guard
+
+MAX_CONSECUTIVE = 20  # so many consecutive non-finite updates end the run
+
+
+class NonFiniteLoss(RuntimeError):
+    """Training has diverged. The message is one line."""
+
+    user_error = True
+
 
 class RampedEMA(WeightAveraging):
     """Exponential moving average of weights and statistics, used for validation and kept as the
@@ -35,6 +45,28 @@ class RampedEMA(WeightAveraging):
         if stage == "fit" and self._average_model is not None:
             # torch asks whether it is zero at every update, and on a GPU would wait for the answer
             self._average_model.n_averaged = self._average_model.n_averaged.cpu()
+
+
+def report_skipped(guard: Guard, bad: int, consecutive: int, world_size: int) -> str:
+    """One line about `bad` skipped updates, with the images of the last one on all ranks; those to
+    come are counted from 0.
+
+    Every rank must call it. Raises NonFiniteLoss when too many were consecutive.
+    """
+    assert guard.images is not None
+    images: list[Any] = [guard.images.tolist()]
+    if world_size > 1:
+        images = [None] * world_size
+        dist.all_gather_object(images, guard.images.tolist())
+    text = ", ".join(str(image) for part in images for image in part if image >= 0)
+    guard.bad = torch.zeros_like(guard.bad)
+    if consecutive >= MAX_CONSECUTIVE:
+        raise NonFiniteLoss(
+            f"the loss was not finite for {consecutive} updates in a row, the last at images "
+            f"{text}; look at these images, lower optimizer.lr or lengthen schedule.warmup, "
+            "and start a new run: the weights of this one may be spoilt"
+        )
+    return f"skipped {bad} updates with a non-finite loss, the last at images {text}"
 
 
 class StepFigures(Callback):
@@ -68,7 +100,7 @@ class StepFigures(Callback):
         self.recent = figures | {"train/lr": trainer.optimizers[0].param_groups[0]["lr"]}
         if trainer.logger:
             trainer.logger.log_metrics(self.recent, step)
-        lines = [guard.report(bad, consecutive, trainer.world_size)] if bad else []
+        lines = [report_skipped(guard, bad, consecutive, trainer.world_size)] if bad else []
         if pl_module.criterion.embedding is not None:
             named = {name.removeprefix("train/"): value for name, value in figures.items()}
             lines += pl_module.criterion.embedding.explain(named)
