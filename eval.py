@@ -78,13 +78,14 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
     folder = existing_run(options["run"]) / "eval"
     if options["out"]:
         Outputs(folder / RECORD).claim(options["out"])
-    evaluator, recognition, data = validate(config, options)
+    evaluator, recognition, meter, data = validate(config, options)
     figures = evaluator.figures
     if figures is None:  # not the first process
         return {}
     from detector.evaluation.coco import format_figures
     from detector.evaluation.recognition import format_identities
     from detector.evaluation.report import write_report
+    from detector.evaluation.scores import format_scores
     from detector.evaluation.tide import explain, format_errors
 
     rows = [{**row, "file_name": data.file_names[row["image_id"]]} for row in evaluator.results]
@@ -101,6 +102,7 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
         **figures._asdict(),
         "errors": errors._asdict(),
         "calibration": calibrated._asdict(),
+        "scores": meter.figures,
         "made_from": made_from(config, options, data, evaluator.image_ids),
     }
     if recognition.figures is not None:
@@ -112,6 +114,7 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
             write_json(Path(path), rows)
     # after the files: a closed pipe must not cost them
     print(format_figures(figures, title), format_errors(errors, calibrated), sep="\n\n")
+    print(format_scores(meter.figures, config["postprocess"]["score_threshold"]))
     if recognition.figures is not None:
         print("", format_identities(recognition.figures), sep="\n")
     print(f"\ndetections: {options['out'] or folder / 'detections.json'}")
@@ -121,13 +124,14 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
 
 def validate(
     config: dict[str, Any], options: dict[str, Any], keep_candidates: bool = False
-) -> tuple[Any, Any, Any]:
-    """The Evaluator and the IdentityEvaluator after one pass over the validation data, and the
-    data."""
+) -> tuple[Any, Any, Any, Any]:
+    """The Evaluator, IdentityEvaluator and ScoreMeter after one pass over the validation data, and
+    the data."""
     # imported here, so that a mistake on the command line is answered at once
     from data.datamodule import DataModule
     from detector.evaluation.evaluator import Evaluator
     from detector.evaluation.recognition import IdentityEvaluator
+    from detector.evaluation.scores import ScoreMeter
     from detector.run.assemble import open_run
     from detector.training.quiet import quiet
     from detector.training.trainer import make_evaluation_trainer
@@ -138,10 +142,10 @@ def validate(
     data.setup("validate")
     labels = data.category_ids, data.classes
     evaluator = Evaluator(data.ground_truth(), *labels, full=True, keep_candidates=keep_candidates)
-    recognition = IdentityEvaluator(full=True, draws=options["draws"])
-    trainer = make_evaluation_trainer(config["trainer"], [evaluator, recognition])
+    recognition, meter = IdentityEvaluator(full=True, draws=options["draws"]), ScoreMeter()
+    trainer = make_evaluation_trainer(config["trainer"], [evaluator, recognition, meter])
     trainer.validate(detector, datamodule=data, verbose=False)
-    return evaluator, recognition, data
+    return evaluator, recognition, meter, data
 
 
 def made_from(

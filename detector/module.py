@@ -86,8 +86,8 @@ class Detector(pl.LightningModule):
             self.criterion.embedding.advance()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Logs the losses; returns "candidates" and "detections" of the batch, for callbacks, and
-        with an embedding head the "vectors" (N, G, E) of the true boxes."""
+        """Logs the losses; returns "predictions", "candidates" and "detections" of the batch, for
+        callbacks, and with an embedding head the "vectors" (N, G, E) of the true boxes."""
         predictions = self.net(batch["images"], batch["sizes"])
         losses, _ = self.criterion(predictions, batch)
         count = len(batch["image_ids"])
@@ -96,7 +96,7 @@ class Detector(pl.LightningModule):
         sizes, suppression = batch["sizes"], self.postprocess.suppression
         candidates = self.postprocess.choose(predictions, sizes)
         detections = suppress(candidates, suppression, sizes, batch["original_sizes"])
-        outputs: dict[str, Any] = {"candidates": candidates, "detections": detections}
+        outputs = {"predictions": predictions, "candidates": candidates, "detections": detections}
         if predictions.embeddings is not None:
             outputs["vectors"] = read_vectors(predictions, batch["boxes"])
         return outputs

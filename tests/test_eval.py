@@ -17,6 +17,7 @@ def test_an_evaluation_explains_itself(run: Path, capsys: Any) -> None:
     assert all(word in text for word in ("VOC07", "VOC12", "location", "calibration error"))
     saved = json.loads((run / "eval" / "metrics.json").read_text())
     assert {"summary", "per_class", "voc", "errors", "calibration"} <= set(saved)
+    assert set(saved["scores"]) == {"pairs_above", "suppression_ms"}
     assert "NaN" not in (run / "eval" / "metrics.json").read_text()  # JSON knows none
     rows = json.loads((run / "eval" / "detections.json").read_text())
     assert {"image_id", "category_id", "bbox", "score", "file_name"} == set(rows[0])
