@@ -83,6 +83,7 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
     if figures is None:  # not the first process
         return {}
     from detector.evaluation.coco import format_figures
+    from detector.evaluation.operating_points import format_operating_points
     from detector.evaluation.recognition import format_identities
     from detector.evaluation.report import write_report
     from detector.evaluation.scores import format_scores
@@ -93,7 +94,8 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
     title = (
         f"{options['run']} ({options['checkpoint']}) on {split}, {len(evaluator.image_ids)} images"
     )
-    errors, calibrated = explain(evaluator.truth, rows, evaluator.image_ids)
+    explanation = explain(evaluator.truth, rows, evaluator.image_ids)
+    errors, calibrated, points = explanation
 
     result = {
         "checkpoint": options["checkpoint"],
@@ -103,6 +105,9 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
         "errors": errors._asdict(),
         "calibration": calibrated._asdict(),
         "scores": meter.figures,
+        "best_score": points.best._asdict(),
+        "best_score_per_class": {name: p._asdict() for name, p in points.per_class.items()},
+        "confusion": points.confusion and points.confusion._asdict(),
         "made_from": made_from(config, options, data, evaluator.image_ids),
     }
     if recognition.figures is not None:
@@ -115,10 +120,11 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
     # after the files: a closed pipe must not cost them
     print(format_figures(figures, title), format_errors(errors, calibrated), sep="\n\n")
     print(format_scores(meter.figures, config["postprocess"]["score_threshold"]))
+    print("", format_operating_points(points), sep="\n")
     if recognition.figures is not None:
         print("", format_identities(recognition.figures), sep="\n")
     print(f"\ndetections: {options['out'] or folder / 'detections.json'}")
-    write_report(folder, title, figures, errors, calibrated)
+    write_report(folder, title, figures, explanation)
     return figures.summary
 
 
@@ -152,14 +158,13 @@ def made_from(
     config: dict[str, Any], options: dict[str, Any], data: Any, image_ids: Iterable[int]
 ) -> dict[str, Any]:
     """What the figures of these images depend on."""
-    from detector.evaluation.provenance import describe_origin
+    from detector.evaluation.provenance import describe_origin, detection_settings
     from detector.run.folder import checkpoint_file
 
     split = data.splits["val"]
     files = dict(zip(split.image_ids.tolist(), split.paths, strict=True))
     settings = {
-        "data": {name: config["data"][name] for name in ("size", "short", "long", "reduce")},
-        "postprocess": config["postprocess"],
+        **detection_settings(config),
         "trainer": {k: v for k, v in config["trainer"].items() if k in COMPUTING},
     }
     weights = checkpoint_file(existing_run(options["run"]), options["checkpoint"])

@@ -6,7 +6,7 @@ Beside the ground truth:  python scripts/predict.py RUN --split val --count 12 -
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -37,7 +37,7 @@ PROGRAM_OPTIONS = {
     "--split": Option(str | None, None, "val, train or another split, instead of images"),
     "--count": Option(Count, 12, "images of the split, evenly spaced"),
     "--checkpoint": Option(str, "best", "best, last or a file"),
-    "--score": Option(Fraction, 0.3, "lower ones are neither drawn nor written"),
+    "--score": Option(Fraction | Literal["best"], 0.3, "lowest shown; best: eval.py's"),
 }
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 ON_SHEET = 24
@@ -183,6 +183,22 @@ def choose_names(sources: Sequence[Source]) -> list[str]:
     return names
 
 
+def choose_score(config: dict[str, Any], options: dict[str, Any]) -> float:
+    """The number that --score is or stands for."""
+    from detector.evaluation.provenance import read_best_score
+    from detector.run.folder import checkpoint_file
+
+    run, checkpoint, score = (options[name] for name in ("run", "checkpoint", "score"))
+    if score != "best":
+        return float(score)
+    folder = existing_run(run)
+    path, weights = folder / "eval" / "metrics.json", checkpoint_file(folder, checkpoint)
+    command = f"python eval.py {run} --checkpoint {checkpoint}"
+    score = read_best_score(path, weights, config, command)
+    print(f"score {score:.3f}: the best on {config['data']['val']}, by {path}")
+    return score
+
+
 def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
     import torch
 
@@ -198,6 +214,7 @@ def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
     names = choose_names(sources)
     Outputs(out / RECORD).claim(*(out / name for name in (*names, DETECTIONS, SHEET)))
     sources = [source._replace(name=name) for source, name in zip(sources, names, strict=True)]
+    score = choose_score(config, options)
     _, detector = open_run(options["run"], options["checkpoint"], config)
     detector.to("cuda" if torch.cuda.is_available() else "cpu")
     size, classes = InputSize(data["size"], data["short"], data["long"]), data["classes"]
@@ -206,7 +223,7 @@ def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
     seen = 0
     try:
         for batch in batches(sources, size, data["batch_size"]):
-            detections = detect(detector, [image for _, image in batch], size, options["score"])
+            detections = detect(detector, [image for _, image in batch], size, score)
             for (source, image), marks in zip(batch, detections, strict=True):
                 picture = picture_of(source, image, marks, classes)
                 write(out / source.name, encode(picture, Path(source.name).suffix))

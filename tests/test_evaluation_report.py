@@ -16,13 +16,13 @@ from tests.test_coco_figures import random_set
 def content() -> Any:
     """A class has no object, so that its figures are nan."""
     truth, results = random_set(0)
-    return coco_figures(truth, results), *explain(truth, results)
+    return coco_figures(truth, results), explain(truth, results)
 
 
 def test_the_panels_show_the_figures(content: Any) -> None:
     pytest.importorskip("matplotlib", reason="pictures need the extra 'plots'")
-    figures, errors, calibrated = content
-    curves, sizes, kinds, bins = draw_report("title", *content).axes
+    figures, (errors, calibrated, points) = content
+    curves, sizes, scores, kinds, bins, confusion = draw_report("title", *content).axes
     labels = [text.get_text() for text in curves.get_legend().get_texts()]
     known = {name: row["AP50"] for name, row in figures.per_class.items() if row["objects"]}
     assert len(known) == 3
@@ -32,15 +32,20 @@ def test_the_panels_show_the_figures(content: Any) -> None:
     assert [bar.get_width() for bar in kinds.patches] == list(errors.gained.values())
     texts = {text.get_text() for text in bins.texts}
     assert {str(count) for count in calibrated.counts if count} <= texts
+    assert f"{points.best.threshold:.3f}" in scores.get_title()
+    shown = [text.get_text() for text in confusion.texts]
+    assert sum(map(int, shown)) == sum(map(sum, points.confusion.counts))
 
 
 def test_tensorboard_gets_figures_errors_and_the_picture(content: Any, tmp_path: Path) -> None:
-    figures, errors, _ = content
+    figures, (errors, _, points) = content
     write_report(tmp_path, "title", *content)
     events = EventAccumulator(str(tmp_path)).Reload()
     values = {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]}
     assert values["eval/AP"] == pytest.approx(figures.summary["AP"])
     assert values["eval_error/missed"] == pytest.approx(errors.gained["missed"])
-    assert (events.Tags()["images"] == ["eval/report"]) == (tmp_path / "report.png").is_file()
+    assert values["eval/best_f1"] == pytest.approx(points.best.f1)
+    for name in ("report", "confusion"):
+        assert (f"eval/{name}" in events.Tags()["images"]) == (tmp_path / f"{name}.png").is_file()
     assert "eval/class 3" in events.Tags()["tensors"]
     assert "eval/class 4" not in events.Tags()["tensors"]  # without objects

@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from types import ModuleType
 
@@ -7,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+import eval as evaluation
 from data.datamodule import DataModule
 from detector.config.files import RECORD
 from detector.config.resolve import load
@@ -123,3 +125,29 @@ def test_mistakes_are_one_line(
     *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert message in line
+
+
+def test_the_best_score_is_that_of_the_evaluation_of_these_weights(
+    predict: ModuleType, run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("eval"))
+
+    def last_line(*words: str) -> str:
+        flags = ["--split", "val", "--count", "4", "--out", str(tmp_path / "out")]
+        with pytest.raises(SystemExit):
+            predict.main([str(copy), *flags, "--score", "best", *words])
+        return capsys.readouterr().err.splitlines()[-1]
+
+    assert f"there is no {copy / 'eval' / 'metrics.json'} yet: python eval.py" in last_line()
+    evaluation.main([str(copy), "--score_threshold", "0.001"])
+    best = json.loads((copy / "eval" / "metrics.json").read_text())["best_score"]
+    out = tmp_path / "pictures"
+    words = [str(copy), "--split", "val", "--count", "4", "--out", str(out), "--score", "best"]
+    predict.main([*words, "--postprocess.score_threshold", "0.001"])
+    assert f"score {best['threshold']:.3f}: the best on val" in capsys.readouterr().out
+    scores = [row["score"] for row in json.loads((out / "detections.json").read_text())]
+    assert min(scores) >= best["threshold"]
+    line = last_line("--postprocess.nms", "diou")
+    assert "is of postprocess.nms hard, not diou" in line
+    assert "is of other weights than" in last_line("--checkpoint", "last")

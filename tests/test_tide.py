@@ -90,7 +90,7 @@ def test_the_text_has_a_row_for_each_kind() -> None:
     objects = [box(0, GOOD), box(1, GOOD)]
     results = [box(0, GOOD, score=0.95), box(1, GOOD, score=0.55)]
     results += [box(0, FAR, score=0.52), box(1, FAR, score=1.0)]
-    lines = format_errors(*explain(truth_of(objects), results)).splitlines()
+    lines = format_errors(*explain(truth_of(objects), results)[:2]).splitlines()
     assert [line.split()[0] for line in lines[1:7]] == list(KINDS)
     # precision 1/2 and 2/3 up to recalls 1/2 and 1 is 2/3 at all of them; without the two it is 1
     assert lines[5].split() == ["background", "2", "+0.333"]

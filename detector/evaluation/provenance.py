@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from detector.config.errors import UserError
+from detector.config.files import read_json
 
 # What two evaluations must share for their figures to be compared, and how it is called
 COMPARABLE = {
@@ -81,6 +82,39 @@ def describe_origin(
         "changed": digest([(key, stat.st_mtime_ns) for key, stat in stats]),
         "settings": dict(settings),
     }
+
+
+def detection_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What detections depend on beside weights and images, of a configuration."""
+    data = {name: config["data"][name] for name in ("size", "short", "long", "reduce")}
+    return {"data": data, "postprocess": config["postprocess"]}
+
+
+def read_best_score(path: Path, weights: Path, config: Mapping[str, Any], command: str) -> float:
+    """The score threshold that an evaluation found best, `best_score` of its metrics.json.
+
+    UserError, which names the `command` that helps, if there is none, or if it was of other weights
+    or settings. A threshold for candidates below the best score changes nothing and may differ.
+    """
+    if not path.is_file():
+        raise UserError(f"--score best: there is no {path} yet: {command}")
+    content = read_json(path)
+    origin, best = content.get("made_from") or {}, content.get("best_score")
+    if best is None or origin.get("weights") != digest_file(weights):
+        raise UserError(f"--score best: {path} is of other weights than {weights}: {command}")
+    now, then = detection_settings(config), origin["settings"]
+    for section, values in now.items():
+        for name in values.keys() - {"score_threshold"}:
+            if values[name] != then[section][name]:
+                key = f"{section}.{name}"
+                raise UserError(
+                    f"--score best: {path} is of {key} {then[section][name]}, not {values[name]}; "
+                    f"leave out --{key}, or: {command} --{key} {values[name]}"
+                )
+    if best["threshold"] is None:
+        raise UserError(f"--score best: {path} has none, since nothing was detected: give a number")
+    threshold: float = best["threshold"]
+    return threshold
 
 
 def check_comparable(

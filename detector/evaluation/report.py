@@ -1,7 +1,8 @@
-"""An evaluation as a picture and for TensorBoard: precision and recall, AP by size, errors,
-calibration."""
+"""An evaluation as pictures and for TensorBoard: precision and recall, AP by size, errors,
+calibration, the best score threshold, which class is taken for which."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,30 +10,49 @@ import numpy as np
 
 from detector.evaluation.calibration import Calibration
 from detector.evaluation.coco import Figures
+from detector.evaluation.operating_points import Confusion, OperatingPoints
 from detector.evaluation.pictures import NO_MATPLOTLIB, make_panels, save_picture
-from detector.evaluation.tide import KINDS, Errors
+from detector.evaluation.tide import KINDS, Errors, Explanation
 
 CLASSES = 12  # so many curves can be told apart; of more classes those with most objects are drawn
 
 
-def write_report(
-    folder: Path, title: str, figures: Figures, errors: Errors, calibrated: Calibration
-) -> None:
-    """report.png and TensorBoard's files in `folder`; says where the picture is."""
-    path, content = folder / "report.png", (figures, errors, calibrated)
-    picture = save_picture(path, draw_report, title, *content)
-    print(NO_MATPLOTLIB if picture is None else f"picture: {path}")
-    log_report(folder, *content, picture)
+def write_report(folder: Path, title: str, figures: Figures, explanation: Explanation) -> None:
+    """report.png, confusion.png and TensorBoard's files in `folder`; says where pictures are."""
+    path, confusion = folder / "report.png", explanation.points.confusion
+    pictures = {"report": save_picture(path, draw_report, title, figures, explanation)}
+    if confusion is not None:
+        file = folder / "confusion.png"
+        pictures["confusion"] = save_picture(file, draw_confusion, confusion)
+    if pictures["report"] is None:
+        print(NO_MATPLOTLIB)
+    else:
+        print("pictures:", ", ".join(str(folder / f"{name}.png") for name in pictures))
+    known = {name: pixels for name, pixels in pictures.items() if pixels is not None}
+    log_report(folder, figures, explanation, known)
 
 
-def draw_report(title: str, figures: Figures, errors: Errors, calibrated: Calibration) -> Any:
-    """Four panels as a matplotlib Figure."""
-    figure, panels = make_panels(2, 2, (11, 8.5))
+def draw_report(title: str, figures: Figures, explanation: Explanation) -> Any:
+    """Six panels as a matplotlib Figure."""
+    figure, panels = make_panels(2, 3, (16, 8.5))
     figure.suptitle(title)
     _draw_curves(panels[0, 0], figures)
     _draw_sizes(panels[0, 1], figures)
-    _draw_errors(panels[1, 0], errors)
-    _draw_calibration(panels[1, 1], calibrated)
+    _draw_thresholds(panels[0, 2], explanation.points)
+    _draw_errors(panels[1, 0], explanation.errors)
+    _draw_calibration(panels[1, 1], explanation.calibration)
+    if explanation.points.confusion is None:
+        panels[1, 2].set_axis_off()
+    else:
+        _draw_confusion(panels[1, 2], explanation.points.confusion)
+    return figure
+
+
+def draw_confusion(confusion: Confusion) -> Any:
+    """The matrix by itself, large enough for its classes, as a matplotlib Figure."""
+    side = min(30.0, 4 + 0.35 * len(confusion.names))
+    figure, panels = make_panels(1, 1, (side, side))
+    _draw_confusion(panels[0, 0], confusion)
     return figure
 
 
@@ -82,15 +102,39 @@ def _draw_calibration(panel: Any, calibrated: Calibration) -> None:
     panel.set(xlabel="confidence", ylabel="precision at IoU 0.5", xlim=(0, 1), ylim=(0, 1.05))
 
 
+def _draw_thresholds(panel: Any, points: OperatingPoints) -> None:
+    curve, best = points.curves["all"], points.best
+    for name, color in (("precision", "C0"), ("recall", "C1"), ("f1", "black")):
+        panel.plot(curve.thresholds, getattr(curve, name), color=color, label=name)
+    if not math.isnan(best.threshold):
+        panel.axvline(best.threshold, color="0.5", linestyle=":")
+    panel.legend(fontsize=7)
+    title = f"Best score {best.threshold:.3f}: F1 {best.f1:.3f}, all classes together"
+    panel.set(title=title, xlabel="lowest score", xlim=(0, 1), ylim=(0, 1.02))
+
+
+def _draw_confusion(panel: Any, confusion: Confusion) -> None:
+    counts = np.array(confusion.counts)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    panel.grid(visible=False)
+    places, size = range(len(confusion.names)), 7 if len(confusion.names) > 8 else 9
+    panel.set_xticks(places, confusion.names, rotation=90, fontsize=size)
+    panel.set_yticks(places, confusion.names, fontsize=size)
+    if len(confusion.names) <= 31:
+        for row, column in zip(*np.nonzero(counts), strict=True):
+            color = "white" if shares[row, column] > 0.6 else "black"
+            text = str(counts[row, column])
+            panel.text(column, row, text, ha="center", va="center", color=color, fontsize=size)
+    title = f"Detections from score {confusion.threshold:.3f}"
+    panel.set(title=title, xlabel="detected as", ylabel="object")
+
+
 def log_report(
-    folder: Path,
-    figures: Figures,
-    errors: Errors,
-    calibrated: Calibration,
-    picture: np.ndarray | None,
+    folder: Path, figures: Figures, explanation: Explanation, pictures: Mapping[str, np.ndarray]
 ) -> None:
     """The same for TensorBoard: scalars, a precision-recall curve of every class (20 at most), and
-    the picture, RGB (H, W, 3)."""
+    the pictures, RGB (H, W, 3)."""
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(str(folder))
@@ -98,8 +142,11 @@ def log_report(
         if not math.isnan(value):
             writer.add_scalar(f"eval/{name}", value)
     for kind in KINDS:
-        writer.add_scalar(f"eval_error/{kind}", errors.gained[kind])
-    writer.add_scalar("eval/calibration_error", calibrated.error)
+        writer.add_scalar(f"eval_error/{kind}", explanation.errors.gained[kind])
+    writer.add_scalar("eval/calibration_error", explanation.calibration.error)
+    for name, value in explanation.points.best._asdict().items():
+        if not math.isnan(value):
+            writer.add_scalar(f"eval/best_{name}", value)
     recall, none = np.linspace(0, 1, 101), np.zeros(101)
     for name, curve in list(figures.curves.items())[:20]:
         if curve and curve[0] >= 0:
@@ -107,6 +154,6 @@ def log_report(
             writer.add_pr_curve_raw(
                 f"eval/{name}", *counts, np.array(curve), recall, num_thresholds=101
             )
-    if picture is not None:
-        writer.add_image("eval/report", picture, dataformats="HWC")
+    for name, picture in pictures.items():
+        writer.add_image(f"eval/{name}", picture, dataformats="HWC")
     writer.close()

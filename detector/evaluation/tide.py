@@ -11,6 +11,7 @@ import numpy as np
 
 from detector.evaluation.calibration import Calibration, calibration
 from detector.evaluation.matches import Matches, match_all, mean_precision
+from detector.evaluation.operating_points import OperatingPoints, find_operating_points
 from detector.evaluation.table import Table
 from detector.evaluation.voc import box_iou
 
@@ -25,6 +26,14 @@ class Errors(NamedTuple):
     ap50: float
     gained: dict[str, float]
     counts: dict[str, int]
+
+
+class Explanation(NamedTuple):
+    """All that is read from the matches at IoU 0.5."""
+
+    errors: Errors
+    calibration: Calibration
+    points: OperatingPoints
 
 
 Object = tuple[int, int]  # category id, index among the objects
@@ -44,8 +53,8 @@ def explain(
     ground_truth: Mapping[str, Any],
     results: Sequence[dict[str, Any]],
     image_ids: Iterable[int] | None = None,
-) -> tuple[Errors, Calibration]:
-    """Errors and calibration of the detections in `image_ids` (None: all), matched once.
+) -> Explanation:
+    """Of the detections in `image_ids` (None: all), matched once.
 
     Every wrong detection has one kind of error, by its best IoU with objects of its own class and
     of others:
@@ -63,7 +72,9 @@ def explain(
     objects = [row for row in ground_truth["annotations"] if row["image_id"] in chosen]
     results = [row for row in results if row["image_id"] in chosen]
     matches = match_all(ground_truth, results, chosen, thresholds=[FOREGROUND])
-    return find_errors(objects, results, matches), calibration(matches)
+    names = {category["id"]: category["name"] for category in ground_truth["categories"]}
+    points = find_operating_points(objects, results, matches, names)
+    return Explanation(find_errors(objects, results, matches), calibration(matches), points)
 
 
 def find_errors(
