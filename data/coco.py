@@ -56,7 +56,9 @@ def find_annotations(place: Place, split: str) -> tuple[Path, bool]:
     if len(files) > 1 and not splits:
         raise DataError(f"{_several(place, files)}: say which by data.annotations")
     names = ", ".join(map(place.relative, files))
-    choices = f"there are: {names}" if names else "see data.root, data.format and data.annotations"
+    choices = "see data.root, data.format and data.annotations"
+    if names:
+        choices = f"there are: {names}: see data.train, data.val and data.annotations"
     raise DataError(f"cannot read the annotations {path}: no such file; {choices}")
 
 

@@ -65,8 +65,10 @@ def find_list(place: Place, base: Path, split: str) -> Path | None:
     ]
     if lists:
         names = [(path.parents[2].relative_to(base) / path.stem).as_posix() for path in lists]
-        choices = ", ".join(names)
-        raise DataError(f"the split {folders[0] / split}.txt is missing; there are: {choices}")
+        raise DataError(
+            f"the split {folders[0] / split}.txt is missing; there are: {', '.join(names)}: see "
+            "data.train and data.val"
+        )
     return None
 
 

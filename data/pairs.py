@@ -57,7 +57,8 @@ def of_split(images: Index, split: str) -> tuple[list[str], bool]:
     if others:
         raise DataError(
             f"{images.folder} has no images of the split {split!r}; there are: "
-            f"{', '.join(sorted(others))} (data.holdout sets a share of train apart)"
+            f"{', '.join(sorted(others))}: see data.train and data.val (data.holdout sets a share "
+            "of train apart)"
         )
     return list(images.files), True
 

@@ -84,8 +84,8 @@ def find_split(place: Place, about: Description, split: str) -> tuple[list[Path]
             return _read_entry(place, about, f"{name}.txt"), f"{name}.txt", False
     if about.splits:
         raise DataError(
-            f"{about.path} has no split {split!r}; there are: {', '.join(about.splits)} "
-            "(data.holdout sets a share of train apart)"
+            f"{about.path} has no split {split!r}; there are: {', '.join(about.splits)}: "
+            "see data.train and data.val (data.holdout sets a share of train apart)"
         )
     images = index(PICTURES, place, place.root, None, split)
     keys, undivided = of_split(images, split)

@@ -237,7 +237,8 @@ def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
         raise UserError(f"none of the {len(sources)} images can be read")
     if sheet:
         write(out / SHEET, encode(contact_sheet(sheet), ".png"))
-    print(f"{out}: {seen} pictures and detections.json with {len(rows)} objects")
+    none = "" if rows else f"; none has a score of {score:g} or more: see --score"
+    print(f"{out}: {seen} pictures and detections.json with {len(rows)} objects{none}")
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
