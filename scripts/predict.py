@@ -194,8 +194,8 @@ def choose_score(config: dict[str, Any], options: dict[str, Any]) -> float:
     folder = existing_run(run)
     path, weights = folder / "eval" / "metrics.json", checkpoint_file(folder, checkpoint)
     command = f"python eval.py {run} --checkpoint {checkpoint}"
-    score = read_best_score(path, weights, config, command)
-    print(f"score {score:.3f}: the best on {config['data']['val']}, by {path}")
+    score, split = read_best_score(path, weights, config, command)
+    print(f"score {score:.3f}: the best on {split}, by {path}")
     return score
 
 

@@ -96,7 +96,7 @@ class Logger:
         self.rows.append((step, figures))
 
 
-def test_figures_of_a_step_are_read_once_at_every_interval(
+def test_figures_of_a_step_are_read_once_at_every_interval_and_at_the_end_of_an_epoch(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     figures, logger, module = StepFigures(), Logger(), nn.Module()
@@ -104,14 +104,17 @@ def test_figures_of_a_step_are_read_once_at_every_interval(
     group = {"lr": 0.5}
     fake = SimpleNamespace(log_every_n_steps=2, world_size=1, is_global_zero=True, logger=logger)
     fake.optimizers = [SimpleNamespace(param_groups=[group])]
-    for step in (0, 1, 2, 2, 3, 4):  # the second 2: a batch that was only accumulated
+    for step in (0, 1, 2, 2, 3, 4, 5):  # the second 2: a batch that was only accumulated
         fake.global_step, group["lr"] = step, 0.1 * step
+        fake.is_last_batch = step == 5
         module.step_figures = {"train/loss": torch.tensor(1.0 + step)}  # type: ignore[assignment]
         module.guard.norm = torch.tensor(float(step))
         figures.on_train_batch_end(fake, module, None, None, 0)  # type: ignore[arg-type]
     keys = ("train/loss", "train/gradient_norm", "train/lr")
-    expected = {step: dict(zip(keys, (1 + step, step, 0.1 * step), strict=True)) for step in (2, 4)}
+    expected = {
+        step: dict(zip(keys, (1 + step, step, 0.1 * step), strict=True)) for step in (2, 4, 5)
+    }
     assert dict(logger.rows) == {step: pytest.approx(row) for step, row in expected.items()}
-    assert len(logger.rows) == 2
+    assert len(logger.rows) == 3
     assert figures.recent == logger.rows[-1][1]
     assert capsys.readouterr().out == ""

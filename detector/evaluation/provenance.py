@@ -90,8 +90,11 @@ def detection_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"data": data, "postprocess": config["postprocess"]}
 
 
-def read_best_score(path: Path, weights: Path, config: Mapping[str, Any], command: str) -> float:
-    """The score threshold that an evaluation found best, `best_score` of its metrics.json.
+def read_best_score(
+    path: Path, weights: Path, config: Mapping[str, Any], command: str
+) -> tuple[float, str]:
+    """The score threshold that an evaluation found best, `best_score` of its metrics.json, and the
+    split that it was found on.
 
     UserError, which names the `command` that helps, if there is none, or if it was of other weights
     or settings. A threshold for candidates below the best score changes nothing and may differ.
@@ -113,8 +116,7 @@ def read_best_score(path: Path, weights: Path, config: Mapping[str, Any], comman
                 )
     if best["threshold"] is None:
         raise UserError(f"--score best: {path} has none, since nothing was detected: give a number")
-    threshold: float = best["threshold"]
-    return threshold
+    return float(best["threshold"]), str(content["data"]["val"])
 
 
 def check_comparable(

@@ -70,7 +70,8 @@ def report_skipped(guard: Guard, bad: int, consecutive: int, world_size: int) ->
 
 
 class StepFigures(Callback):
-    """Reads the figures of a training step at every logging interval: the one wait for the device.
+    """Reads the figures of a training step at every logging interval and at the end of an epoch:
+    the one wait for the device.
 
     They go to the logger. `recent` are those that were read last, the mean over ranks: train/loss,
     train/class, train/box, train/num_foreground, train/gradient_norm and train/lr, and those of the
@@ -86,7 +87,8 @@ class StepFigures(Callback):
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         step, interval = trainer.global_step, trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if step % interval or step == self.last_step:
+        due = step % interval == 0 or trainer.is_last_batch
+        if not due or step == self.last_step:
             return
         self.last_step, guard = step, pl_module.guard
         tensors = {**pl_module.step_figures, "train/gradient_norm": guard.norm}
