@@ -15,19 +15,23 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """SGD or AdamW ("sgd", "adamw") for all parameters of the module that are trained.
 
-    Weight decay is for weights of the net only: not for norms, biases or anything of a loss.
+    Weight decay is for weights of the net only: not for norms, biases or anything of a loss. What a
+    loss learns has the learning rate times `loss_lr` (1 if it is absent).
     A fused optimizer skips an update, on the device, where its `found_inf` is 1.
     """
     trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    decayed = [name.startswith("net.") and p.ndim > 1 for name, p in trained]
-    groups = [
-        {"params": [p for (_, p), its in zip(trained, decayed, strict=True) if its == chosen]}
-        for chosen in (True, False)
-    ]
+    factor, groups = settings.get("loss_lr", 1.0), ([], [], [])  # type: ignore[var-annotated]
+    for name, p in trained:
+        is_decayed = name.startswith("net.") and p.ndim > 1
+        is_scaled = factor != 1 and not name.startswith("net.")
+        groups[0 if is_decayed else 2 if is_scaled else 1].append(p)
+    options: list[dict[str, Any]] = [{"params": groups[0]}, {"params": groups[1]}]
+    if groups[2]:
+        options.append({"params": groups[2], "lr_factor": factor})
     if settings["name"] == "adamw":
-        optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=lr, fused=fused)
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(options, lr=lr, fused=fused)
     else:
-        optimizer = torch.optim.SGD(groups, lr=lr, momentum=settings["momentum"], fused=fused)
+        optimizer = torch.optim.SGD(options, lr=lr, momentum=settings["momentum"], fused=fused)
         for _, parameter in trained:
             # torch allocates the momentum without filling it when the first update is skipped
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
@@ -38,8 +42,10 @@ def make_optimizer(
 def apply_settings(optimizer: torch.optim.Optimizer, settings: Settings) -> None:
     """Set weight decay and momentum of an optimizer that `make_optimizer` made: after a resume it
     has those that the checkpoint remembers."""
-    for group, decay in zip(optimizer.param_groups, (settings["weight_decay"], 0.0), strict=True):
-        group["weight_decay"] = decay
+    for index, group in enumerate(optimizer.param_groups):
+        group["weight_decay"] = 0.0 if index else settings["weight_decay"]
+        if "lr_factor" in group:
+            group["lr_factor"] = settings["loss_lr"]
         if "betas" in group:
             group["betas"] = (settings["momentum"], 0.999)
         else:

@@ -28,6 +28,18 @@ def test_only_weights_of_the_net_decay() -> None:
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_what_a_loss_learns_has_a_rate_of_its_own(name: str) -> None:
+    tiny = Tiny()
+    settings = SGD | {"name": name, "loss_lr": 10.0}
+    decayed, others, learned = make_optimizer(tiny, settings, 0.5, fused=False).param_groups
+    assert (len(decayed["params"]), len(others["params"])) == (1, 3)
+    assert [tuple(p.shape) for p in learned["params"]] == [(2, 2), (2,)]
+    assert learned["weight_decay"] == 0
+    assert learned["lr_factor"] == 10
+    assert "lr_factor" not in decayed
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
 def test_a_skipped_first_update_leaves_no_trace(name: str) -> None:
     """torch's fused SGD leaves its momentum unfilled when the first update is skipped."""
     results = []

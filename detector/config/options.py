@@ -110,6 +110,9 @@ OPTIONS = {
     "optimizer.weight_decay": Option(
         NonNegative, 0.0001, "not on biases, normalization and losses"
     ),
+    "optimizer.loss_lr": Option(
+        Positive, 1.0, "factor of lr, for what losses learn (class vectors)"
+    ),
     "optimizer.reference_batch": Option(Natural, 16, "images; 0: lr is taken as it is"),
     "schedule.name": Option(Literal["multistep", "cosine"], "multistep", ""),
     "schedule.warmup": Option(Natural, 500, "updates, linear"),
