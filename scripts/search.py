@@ -1,0 +1,204 @@
+"""Find an object again:  python scripts/search.py RUN --query IMAGE --gallery DIR --out DIR"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from detector.config.command_line import parse
+from detector.config.errors import UserError, one_line_errors
+from detector.config.files import RECORD, Outputs, write, write_json
+from detector.config.types import Count, Fraction, Option
+from detector.run.folder import existing_run
+from scripts.predict import Source, batches, encode, from_files
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from data.transforms import InputSize
+    from detector.module import Detector
+
+USAGE = """python scripts/search.py RUN --query IMAGE --gallery DIR --out DIR [--box 10 20 30 60]
+
+Looks for the object in a box of the query (x, y, width and height in pixels; without --box the one
+that is detected with the highest score) among all objects that are detected in the images of the
+gallery, other than the query itself. Writes search.json, the nearest objects by falling cosine:
+file_name, category, bbox, score of the detection, cosine; and search.png, the query and these
+objects in one picture. The run must have been trained with an embedding head."""
+PROGRAM_OPTIONS = {
+    "run": Option(str, ..., "name of a run under runs/, or its path"),
+    "--query": Option(str, ..., "an image that shows what is looked for"),
+    "--gallery": Option(str, ..., "a folder of images to search"),
+    "--out": Option(str, ..., "folder to write to"),
+    "--box": Option(list[float], [], "where in the query it is: x y width height"),
+    "--count": Option(Count, 8, "nearest objects that are shown"),
+    "--checkpoint": Option(str, "best", "best, last or a file"),
+    "--score": Option(Fraction, 0.3, "detections of lower scores are not searched"),
+}
+JSON, PICTURE = "search.json", "search.png"
+SIDE = 320  # pixels of every image in the picture
+
+
+class Found(NamedTuple):
+    """An object: box (4,) xyxy in pixels of its image, label, score, vector (E,) of length 1."""
+
+    source: Source
+    box: "np.ndarray"
+    label: int
+    score: float
+    vector: "np.ndarray"
+
+
+def feed(images: "Sequence[np.ndarray]", size: "InputSize", device: Any) -> "list[torch.Tensor]":
+    """Images of one input shape as the net takes them, the sizes of their contents, and those of
+    the originals."""
+    import torch
+
+    from data.transforms import place
+
+    placed = [place(image, size.shape_for(*image.shape[:2])) for image in images]
+    tensors = (
+        torch.stack([pixels for pixels, _ in placed]),
+        torch.tensor([content for _, content in placed]),
+        torch.tensor([image.shape[:2] for image in images]),
+    )
+    return [tensor.to(device) for tensor in tensors]
+
+
+def read_box(
+    detector: "Detector", source: Source, image: "np.ndarray", size: "InputSize", box: list[float]
+) -> Found:
+    """The object in a box (x, y, width, height) of an image."""
+    import torch
+
+    from detector.embedding import read_vectors
+    from losses.embedding import normalize
+
+    pixels, sizes, original_sizes = feed([image], size, detector.device)
+    x, y, width, height = box
+    corners = torch.tensor([[[x, y, x + width, y + height]]], device=detector.device)
+    scale = (sizes / original_sizes).flip(-1).repeat(1, 2)[:, None]
+    with torch.inference_mode():
+        vectors = read_vectors(detector.net(pixels, sizes), corners * scale)
+    return Found(
+        source, corners[0, 0].cpu().numpy(), -1, 1.0, normalize(vectors[0, 0]).cpu().numpy()
+    )
+
+
+def detect(
+    detector: "Detector",
+    batch: "Sequence[tuple[Source, np.ndarray]]",
+    size: "InputSize",
+    score: float,
+) -> list[Found]:
+    """All objects that are detected in images of one input shape with at least `score`."""
+    import torch
+
+    from losses.embedding import normalize
+
+    pixels, sizes, original_sizes = feed([image for _, image in batch], size, detector.device)
+    with torch.inference_mode():
+        detections = detector.postprocess(detector.net(pixels, sizes), sizes, original_sizes)
+    assert detections.vectors is not None
+    columns = (*detections[:3], normalize(detections.vectors.float()))
+    found = []
+    for (source, _), *arrays in zip(batch, *(part.cpu().numpy() for part in columns), strict=True):
+        for box, value, label, vector in zip(*arrays, strict=True):
+            if label >= 0 and value >= score:
+                found.append(Found(source, box, int(label), float(value), vector))
+    return found
+
+
+def draw_found(found: Found, name: str, value: float) -> "np.ndarray":
+    """The image of an object, with its box, a name and a value."""
+    import numpy as np
+
+    from data.transforms import load_image
+    from detector.evaluation.drawing import Marks, draw
+
+    marks = Marks(found.box[None], np.zeros(1, int), np.array([value]))
+    return draw(load_image(found.source.path), marks, [name], side=SIDE)
+
+
+def row_of(found: Found, classes: Sequence[str]) -> dict[str, Any]:
+    """An object as search.json has it."""
+    left, top, right, bottom = found.box.tolist()
+    row = {"file_name": found.source.name, "bbox": [left, top, right - left, bottom - top]}
+    known = {"category": classes[found.label], "score": found.score} if found.label >= 0 else {}
+    return row | known
+
+
+def check(config: dict[str, Any], options: dict[str, Any]) -> None:
+    """UserError for what cannot be searched."""
+    if not Path(options["query"]).is_file():
+        raise UserError(f"--query {options['query']} is not a file: give one image")
+    if len(options["box"]) not in (0, 4) or min(options["box"][2:], default=1) <= 0:
+        raise UserError("--box needs x, y, width and height, the last two above 0")
+    if not config["model"]["embedding"]["size"]:
+        raise UserError(
+            f"{options['run']} has no embedding head: train with --model.embedding.size 128 and "
+            "--model.embedding_loss ArcFaceLoss"
+        )
+
+
+def search(config: dict[str, Any], options: dict[str, Any]) -> None:
+    check(config, options)
+    import torch
+
+    from data.transforms import InputSize, load_image
+    from detector.evaluation.drawing import contact_sheet
+    from detector.run.assemble import open_run
+
+    out, data = Path(options["out"]), config["data"]
+    (query_source,) = from_files(options["query"])
+    gallery = from_files(options["gallery"])
+    gallery = [x for x in gallery if x.path.resolve() != query_source.path.resolve()]
+    Outputs(out / RECORD).claim(out / JSON, out / PICTURE)
+    _, detector = open_run(options["run"], options["checkpoint"], config)
+    detector.to("cuda" if torch.cuda.is_available() else "cpu")
+    size = InputSize(data["size"], data["short"], data["long"])
+    image = load_image(query_source.path)
+    if options["box"]:
+        query = read_box(detector, query_source, image, size, options["box"])
+    elif objects := detect(detector, [(query_source, image)], size, options["score"]):
+        query = max(objects, key=lambda found: found.score)
+    else:
+        raise UserError(
+            f"nothing is detected in {query_source.path} with a score of {options['score']}: give "
+            "a lower --score, or by --box where the object is"
+        )
+    ranked: list[tuple[float, Found]] = []
+    for batch in batches(gallery, size, data["batch_size"]):
+        found = detect(detector, batch, size, options["score"])
+        ranked += [(float(other.vector @ query.vector), other) for other in found]
+    ranked = sorted(ranked, key=lambda pair: -pair[0])[: options["count"]]
+    rows = [row_of(other, data["classes"]) | {"cosine": cosine} for cosine, other in ranked]
+    write_json(out / JSON, {"query": row_of(query, data["classes"]), "nearest": rows})
+    pictures = [draw_found(query, "query", query.score)]
+    pictures += [draw_found(other, "cosine", cosine) for cosine, other in ranked]
+    write(out / PICTURE, encode(contact_sheet(pictures, columns=3), ".png"))
+    print(f"{out / PICTURE} and {JSON}: the nearest {len(rows)} objects in {len(gallery)} images")
+
+
+def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configuration of the run with what is changed in it, and the program's options."""
+    config, options = parse(
+        argv,
+        usage=USAGE,
+        program_options=PROGRAM_OPTIONS,
+        base=lambda flags: existing_run(flags["run"]) / "config.yaml",
+        sections=("data", "postprocess"),
+    )
+    return config, options
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    with one_line_errors():
+        search(*parse_arguments(sys.argv[1:] if argv is None else argv))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""scripts/search.py on a run with made-up vectors: whose is the nearest?"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from data.identities import draw_identities
+from detector.config.resolve import resolve, save
+from detector.run.assemble import assemble
+from scripts import search
+from tests.conftest import TINY
+
+
+@pytest.fixture(scope="module")
+def headed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained run with an embedding head, as train.py leaves it."""
+    run = tmp_path_factory.mktemp("runs") / "headed"
+    config = run.parent / "tiny.yaml"
+    config.write_text(TINY)
+    changed = {"model.embedding.size": 8, "model.embedding_loss": "ArcFaceLoss"}
+    tree = resolve([config], changed | {"data.classes": ["tile", "disk"], "data.root": str(run)})
+    torch.manual_seed(0)
+    (run / "checkpoints").mkdir(parents=True)
+    save(tree, run / "config.yaml")
+    state = {f"net.{name}": value for name, value in assemble(tree).net.state_dict().items()}
+    torch.save({"state_dict": state}, run / "checkpoints" / "best.ckpt")
+    return run
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("identities")
+    draw_identities(root, train=5, val=1, size=96)
+    return root / "train"
+
+
+EVERYTHING = ["--score", "0", "--postprocess.score_threshold", "0"]
+
+
+def test_the_nearest_objects_of_other_images(headed: Path, pictures: Path, tmp_path: Path) -> None:
+    query, *others = sorted(pictures.glob("*.jpg"))
+    words = [str(headed), "--query", str(query), "--gallery", str(pictures), *EVERYTHING]
+    search.main([*words, "--out", str(tmp_path), "--box", "10", "20", "30", "40", "--count", "5"])
+    content = json.loads((tmp_path / "search.json").read_text())
+    assert content["query"] == {"file_name": query.name, "bbox": [10, 20, 30, 40]}
+    nearest = content["nearest"]
+    assert len(nearest) == 5
+    cosines = [row["cosine"] for row in nearest]
+    assert cosines == sorted(cosines, reverse=True)
+    assert max(cosines) <= 1 + 1e-6
+    assert {row["file_name"] for row in nearest} <= {path.name for path in others}
+    assert {row["category"] for row in nearest} <= {"tile", "disk"}
+    picture = cv2.imread(str(tmp_path / "search.png"))
+    assert picture is not None
+    assert picture.shape[1] > 3 * search.SIDE  # three in a row, the query first
+    # the vector of a box is that of validation: in the query itself it would be found with 1
+    copy = pictures / "copy.jpg"
+    copy.write_bytes(query.read_bytes())
+    out = tmp_path / "again"
+    search.main([*words, "--out", str(out), "--count", "1"])
+    content = json.loads((out / "search.json").read_text())
+    copy.unlink()
+    (first,) = content["nearest"]
+    assert first["file_name"] == "copy.jpg"
+    assert first["cosine"] == pytest.approx(1, abs=1e-5)
+    assert np.allclose(first["bbox"], content["query"]["bbox"])
+    assert content["query"]["category"] in ("tile", "disk")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--query", "none.jpg"], "--query none.jpg is not a file"),
+        (["--box", "1", "2", "3"], "--box needs x, y, width and height"),
+        (["--box", "1", "2", "3", "0"], "the last two above 0"),
+        (["--score", "1"], "nothing is detected"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    headed: Path, pictures: Path, tmp_path: Path, words: list[str], line: str, capsys: Any
+) -> None:
+    given = [] if "--query" in words else ["--query", str(next(pictures.glob("*.jpg")))]
+    with pytest.raises(SystemExit) as caught:
+        search.main(
+            [str(headed), *given, "--gallery", str(pictures), "--out", str(tmp_path), *words]
+        )
+    assert caught.value.code == 2
+    assert line in capsys.readouterr().err
+
+
+def test_a_run_without_the_head_is_refused(headed: Path, pictures: Path, capsys: Any) -> None:
+    plain = headed.parent / "plain"
+    plain.mkdir()
+    tree = resolve([headed.parent / "tiny.yaml"], {"data.classes": ["tile", "disk"]})
+    save(tree, plain / "config.yaml")
+    query = str(next(pictures.glob("*.jpg")))
+    with pytest.raises(SystemExit):
+        search.main([str(plain), "--query", query, "--gallery", str(pictures), "--out", "x"])
+    assert "has no embedding head: train with" in capsys.readouterr().err
