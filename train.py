@@ -68,7 +68,7 @@ def train(config: dict[str, Any], stem: str) -> Path:
     # the same initial weights whatever the data drew
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     lines, model = data.report(), config["model"]
-    detector = assemble(config, data.count_identities() if model["embedding"]["size"] else None)
+    detector = assemble(config, data.count_identities() if model["embedding_loss"] else None)
     if detector.criterion.embedding is not None:
         lines += detector.criterion.embedding.report()
     updates = check_resume(resume, run, config, detector) if resume else None
@@ -85,7 +85,7 @@ def train(config: dict[str, Any], stem: str) -> Path:
         print(*lines, f"run: {run}   (tensorboard --logdir {run.parent})", sep="\n", flush=True)
 
     evaluator = Evaluator(data.ground_truth(), data.category_ids, data.classes)
-    evaluators = [evaluator, *([IdentityEvaluator()] if model["embedding"]["size"] else [])]
+    evaluators = [evaluator, *([IdentityEvaluator()] if model["embedding_loss"] else [])]
     trainer = make_trainer(config, run, evaluators, partial(add_epoch, run), updates)
     trainer.fit(detector, datamodule=data, ckpt_path=resume, weights_only=True)
     if trainer.is_global_zero and "val/AP" in (best := best_epoch(run)):

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from detector.ablation.grid import Axis, Shared, check_fairness, make_axis, make_cells
+from detector.ablation.grid import Axis, Metric, Shared, check_fairness, make_axis, make_cells
 from detector.ablation.tuning import choose, make_candidates, tuned_keys
 from detector.config.command_line import parse_options
 from detector.config.errors import UserError, one_line_errors
 from detector.config.files import write
+from detector.config.signatures import SLOTS
 from detector.config.types import Count, Draws, Natural, Option
 
 if TYPE_CHECKING:
@@ -43,10 +44,11 @@ PROGRAM_OPTIONS = {
     ),
     "--jobs": Option(Count, 1, "cells at a time, each on a GPU or a share of the cores"),
     "--engine": Option(Literal["local", "slurm"], "local", "slurm writes a script for sbatch"),
+    "--metric": Option(Metric, "AP", "what methods are compared by"),
     "--draws": Option(Draws, 300, "draws of the validation images, for the intervals"),
     "--cell": Option(str | None, None, "run this cell of an ablation in --out, nothing else"),
 }
-SHORT = {"--class_loss": "--vary model.class_loss", "--box_loss": "--vary model.box_loss"}
+SHORT = {f"--{slot.rpartition('.')[2]}": f"--vary {slot}" for slot in SLOTS}
 INSTEAD = {"seed": "--seeds 0 1 2", "run": "--out DIR", "resume": "--out DIR, again to go on"}
 
 
@@ -147,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(*check_fairness(cells, [cell.config for cell in cells], tuned), sep="\n", flush=True)
         run(ablation, options)
         command = f"python scripts/ablate.py {shlex.join(words)}"
-        report(ablation, truth, options["draws"], options["jobs"], command)
+        report(ablation, truth, options["draws"], options["jobs"], command, options["metric"])
 
 
 if __name__ == "__main__":

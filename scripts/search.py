@@ -137,7 +137,7 @@ def check(config: dict[str, Any], options: dict[str, Any]) -> None:
         raise UserError(f"--query {options['query']} is not a file: give one image")
     if len(options["box"]) not in (0, 4) or min(options["box"][2:], default=1) <= 0:
         raise UserError("--box needs x, y, width and height, the last two above 0")
-    if not config["model"]["embedding"]["size"]:
+    if not config["model"]["embedding_loss"]:
         raise UserError(
             f"{options['run']} has no embedding head: train with --model.embedding.size 128 and "
             "--model.embedding_loss ArcFaceLoss"

@@ -69,7 +69,9 @@ def test_the_order_of_flags_does_not_matter() -> None:
 
 
 def test_several_losses_with_their_arguments(tmp_path: Path) -> None:
-    assert resolve()["model"]["embedding_loss"] == []
+    assert resolve()["model"]["embedding_loss"] is None
+    none = {"model.embedding.size": 8, "model.embedding_loss": []}  # a value of an ablation's axis
+    assert resolve((), none)["model"]["embedding_loss"] == []
     text = "model: {embedding: {size: 8}, embedding_loss: TripletLoss}"
     path = file(tmp_path / "a.yaml", text)
     (triplet,) = tree("--config", path)["model"]["embedding_loss"]
@@ -102,7 +104,7 @@ def test_several_losses_with_their_arguments(tmp_path: Path) -> None:
         (["--model.embedding_loss", "[{name: ArcFaceLoss, mm: 1}]"], ["no argument 'mm'", "s, m,"]),
         (["--model.embedding_loss", "{name: ArcFaceLoss, m: big}"], ["a number, got big"]),
         (["--model.embedding_loss", "[{m: 1}]"], ["embedding_loss.name: must be given"]),
-        (["--model.embedding_loss", "7"], ["a loss, or a list of losses, got 7"]),
+        (["--model.embedding_loss", "7"], ["a loss, or a list of losses or null, got 7"]),
         (["--model.embedding_loss", "ArcFaceLoss"], ["needs the size of the vectors"]),
         (["--model.embedding.size", "128"], ["needs a loss, such as"]),
         (["--trainer.max_epoch", "2"], ["did you mean 'max_epochs'"]),

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from detector.ablation.cells import Ablation
-from detector.ablation.grid import Axis, Cell, Shared, make_cells
+from detector.ablation.grid import Axis, Cell, Shared, make_axis, make_cells
 from detector.ablation.report import summarize_runs
 from detector.ablation.summary import Summary, baseline, first_conditions, point_title
+from detector.config.errors import UserError
 from detector.config.resolve import save
 
 IMAGES, BOX = 30, [0.0, 0.0, 10.0, 10.0]
@@ -130,3 +131,33 @@ def test_names_of_points() -> None:
     assert baseline(("GHMC", "0.2"), axes) == ("FocalLoss", "0.2")
     assert first_conditions(("GHMC", "0.2"), axes) == ("GHMC", "0")
     assert point_title(("GHMC", "0.2"), axes) == "GHMC + label_noise 0.2"
+
+
+def test_methods_are_compared_by_recognition(tmp_path: Path) -> None:
+    """Of both losses every query of an image has the same AP; a cell without the head has none."""
+    axis = make_axis("model.embedding_loss", ["ArcFaceLoss", "[TripletLoss, CenterLoss]", "[]"])
+    assert list(axis.values) == ["ArcFaceLoss", "TripletLoss + CenterLoss", "none"]
+    shared, out = Shared([], {"model.embedding.size": 8}), tmp_path / "out"
+    out.mkdir()
+    ablation = Ablation(out, [axis], make_cells(shared, [axis], [0, 1], out))
+    for cell in ablation.cells:
+        finish(ablation, cell, range(20))
+        label = cell.point["model.embedding_loss"]
+        if label == "none":
+            continue
+        best, others = (0.9, 0.5) if label == "ArcFaceLoss" else (0.8, 0.3 + 0.02 * cell.seed)
+        queries = [{"image_id": k % 6, "mAP": best if k < 2 else others} for k in range(12)]
+        (ablation.run_folder(cell) / "eval" / "queries.json").write_text(json.dumps(queries))
+    summary = summarize_runs(ablation, TRUTH, 200, "identity/mAP")
+    arc, triplet, none = (row.to_baseline for row in summary.rows)
+    assert arc is None
+    assert none is None
+    assert triplet is not None
+    # 2 of 12 queries differ by 0.1, the others by 0.2 or 0.18
+    assert triplet.difference == pytest.approx(-(2 * 0.1 + 10 * 0.19) / 12)
+    assert triplet.verdict == "lower"
+    assert summarize_runs(ablation, TRUTH, 20, "AP50").rows[1].to_baseline is not None
+    for cell in ablation.cells:
+        (ablation.run_folder(cell) / "eval" / "queries.json").unlink(missing_ok=True)
+    with pytest.raises(UserError, match="no cell was trained with an embedding head"):
+        summarize_runs(ablation, TRUTH, 20, "identity/mAP")

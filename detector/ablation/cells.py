@@ -7,7 +7,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +30,8 @@ class Outcome(NamedTuple):
 
     `result`, of a cell that is done: AP, AP50 and AP75 on all images after the last epoch;
     step_seconds of training (median over epochs) and its memory (GiB); rise, the AP gained in the
-    last quarter of training (None with fewer than two validations).
+    last quarter of training (None with fewer than two validations); with an embedding head what
+    eval.py knows of recognition ("identity/mAP" ...), and "identity/rise" of its mAP.
     """
 
     state: str
@@ -194,14 +195,23 @@ def _explain_failure(log: Path, code: int) -> str:
 
 def _read_result(run: Path) -> dict[str, Any]:
     """`Outcome.result` of a run that is trained and evaluated."""
-    summary = read_json(run / "eval" / "metrics.json")["summary"]
-    epochs = read_epochs(run)
+    metrics, epochs = read_json(run / "eval" / "metrics.json"), read_epochs(run)
     steps = sorted(line["step_seconds"] for line in epochs)
-    curve = [(line["epoch"], line["val/AP"]) for line in epochs if "val/AP" in line]
-    early = [figure for epoch, figure in curve if epoch <= 0.75 * epochs[-1]["epoch"]]
-    return {
-        **{key: summary[key] for key in ("AP", "AP50", "AP75")},
+    result = {
+        **{key: metrics["summary"][key] for key in ("AP", "AP50", "AP75")},
         "step_seconds": steps[len(steps) // 2],
         "memory": max(line["memory"] for line in epochs),
-        "rise": curve[-1][1] - early[-1] if early else None,
+        "rise": _late_rise(epochs, "val/AP"),
     }
+    if "identity" in metrics:
+        values = metrics["identity"]["values"]
+        result |= {f"identity/{name}": value for name, value in values.items()}
+        result["identity/rise"] = _late_rise(epochs, "val/identity/mAP")
+    return result
+
+
+def _late_rise(epochs: Sequence[Mapping[str, float]], key: str) -> float | None:
+    """What a figure gained in the last quarter of training; None with fewer than two values."""
+    curve = [(line["epoch"], line[key]) for line in epochs if key in line]
+    early = [figure for epoch, figure in curve if epoch <= 0.75 * epochs[-1]["epoch"]]
+    return curve[-1][1] - early[-1] if early else None

@@ -5,15 +5,28 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from detector.config.errors import UserError
 from detector.config.options import OPTIONS
 from detector.config.resolve import resolve
-from detector.config.signatures import CONTRACTS
+from detector.config.signatures import SLOTS
 from detector.config.sources import parse_value
 from detector.config.types import format_value
 
+# What methods can be compared by: of recognition what is a mean over queries, see eval.py
+Metric = Literal[
+    "AP",
+    "AP50",
+    "identity/mAP",
+    "identity/rank1",
+    "identity/rank5",
+    "identity/search_mAP",
+    "identity/search_mAP_recall",
+    "identity/search_rank1",
+    "identity/search_rank5",
+]
+RECOGNITION = get_args(Metric)[2:]
 # What the cells are evaluated on must be the same for all
 DATA = ("format", "root", "val", "annotations", "images", "classes", "holdout")
 FIXED = ("run", "resume", "seed", *(f"data.{name}" for name in DATA))
@@ -129,8 +142,10 @@ def make_axis(key: str, words: Sequence[str]) -> Axis:
 
 
 def _label(key: str, word: str, value: Any) -> str:
-    if key not in CONTRACTS:
+    if key not in SLOTS:
         return word
+    if isinstance(value, list):
+        return " + ".join(_label(key, str(loss), loss) for loss in value) or "none"
     if not isinstance(value, dict):
         return word.rpartition(".")[2]
     arguments = ", ".join(f"{k}={format_value(v)}" for k, v in value.items() if k != "name")
@@ -143,7 +158,7 @@ def point_name(point: Mapping[str, str]) -> str:
     parts = []
     for key, label in point.items():
         text = re.sub(r"[^A-Za-z0-9.]+", "-", label).strip("-") or "none"
-        parts.append(text if key in CONTRACTS else f"{key.rpartition('.')[2]}-{text}")
+        parts.append(text if key in SLOTS else f"{key.rpartition('.')[2]}-{text}")
     return "_".join(parts)
 
 
@@ -211,4 +226,4 @@ def _list_values(values: Sequence[Any]) -> str:
 
 def _belongs(key: str, axis: str) -> bool:
     """Whether a key is the axis, or an argument of the loss that is the axis."""
-    return key == axis or (axis in CONTRACTS and key.startswith(f"{axis}."))
+    return key == axis or (axis in SLOTS and key.startswith(f"{axis}."))

@@ -37,21 +37,21 @@ def note_missing(summary: Summary) -> str:
 
 
 def note_figures(summary: Summary) -> str:
-    """What AP, interval and p mean."""
+    """What metric, interval and p mean."""
     axes, seeds = summary.ablation.axes, len(summary.ablation.seeds)
     base = point_title(baseline(summary.rows[0].point, axes), axes)
     pairing = f"Differences are to {base} (under the same conditions), paired by seed and image"
     images = f"other images than these {summary.images}"
     if seeds == 1:
         return (
-            f"AP is that of the last epoch, of 1 seed. {pairing}, with 95 % intervals for {images}."
-            " How much another seed would change is unknown and not in them: of one seed nothing "
-            "here tells a better method from a better run."
+            f"{summary.metric} is that of the last epoch, of 1 seed. {pairing}, with 95 % "
+            f"intervals for {images}. How much another seed would change is unknown and not in "
+            "them: of one seed nothing here tells a better method from a better run."
         )
     return (
-        f"AP is that of the last epoch, mean ± standard deviation over {seeds} seeds. {pairing}, "
-        f"with 95 % intervals for other seeds and {images}; p is corrected for the number of "
-        "comparisons (Holm)."
+        f"{summary.metric} is that of the last epoch, mean ± standard deviation over {seeds} "
+        f"seeds. {pairing}, with 95 % intervals for other seeds and {images}; p is corrected for "
+        "the number of comparisons (Holm)."
     )
 
 
@@ -71,24 +71,26 @@ def note_power(summary: Summary) -> str:
     if math.isnan(least):
         return ""
     return (
-        f"With {len(summary.ablation.seeds)} seeds a difference of {least:.3f} AP would have been "
-        "shown in 4 of 5 such ablations; smaller ones may well exist."
+        f"With {len(summary.ablation.seeds)} seeds a difference of {least:.3f} {summary.metric} "
+        "would have been shown in 4 of 5 such ablations; smaller ones may well exist."
     )
 
 
 def note_convergence(summary: Summary) -> str:
     rises = {
-        point_title(row.point, summary.ablation.axes): float(np.mean(row.figures["rise"]))
+        point_title(row.point, summary.ablation.axes): float(np.mean(row.figures[summary.rise]))
         for row in summary.rows
-        if row.figures["rise"]
+        if row.figures[summary.rise]
     }
+    figure = "AP" if summary.rise == "rise" else "identity/mAP"
     rising = [f"{name} {rise:+.3f}" for name, rise in rises.items() if rise > RISING]
     if rising:
         return (
-            f"Not converged: AP still rose in the last quarter of training: {', '.join(rising)}. A "
-            "longer training may order them differently."
+            f"Not converged: {figure} still rose in the last quarter of training: "
+            f"{', '.join(rising)}. A longer training may order them differently."
         )
-    return f"In the last quarter of training no AP rose by more than {RISING}." if rises else ""
+    note = f"In the last quarter of training no {figure} rose by more than {RISING}."
+    return note if rises else ""
 
 
 def note_tuning(ablation: Ablation) -> str:

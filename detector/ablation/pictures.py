@@ -18,10 +18,11 @@ DASHES = ("-", "--", ":", "-.")
 def draw_effects(summary: Summary) -> Any:
     """A dot for each seed, and the differences to the baseline with their intervals; a matplotlib
     Figure."""
-    rows = [row for row in summary.rows if row.figures["AP"]]
+    metric = summary.metric
+    rows = [row for row in summary.rows if row.figures[metric]]
     figure, ((seeds, effects),) = make_panels(1, 2, (10, 1.6 + 0.42 * len(rows)), sharey=True)
     for place, row in enumerate(rows):
-        values = row.figures["AP"]
+        values = row.figures[metric]
         seeds.plot(values, [place] * len(values), "o", color=BLUE, alpha=0.6, markersize=6)
         seeds.plot([np.mean(values)] * 2, [place - 0.25, place + 0.25], color="black", linewidth=2)
         _draw_effect(effects, place, row.to_baseline)
@@ -29,8 +30,8 @@ def draw_effects(summary: Summary) -> Any:
     titles = [point_title(row.point, summary.ablation.axes) for row in rows]
     seeds.set_yticks(range(len(rows)), titles)
     seeds.invert_yaxis()
-    seeds.set(title="AP of every seed, and the mean", xlabel="AP")
-    effects.set(title="Difference to the baseline, 95 %", xlabel="difference in AP")
+    seeds.set(title=f"{metric} of every seed, and the mean", xlabel=metric)
+    effects.set(title="Difference to the baseline, 95 %", xlabel=f"difference in {metric}")
     return figure
 
 
@@ -45,11 +46,11 @@ def _draw_effect(panel: Any, place: int, effect: Comparison | None) -> None:
     panel.plot(effect.difference, place, "o", color=color, markersize=7)
 
 
-def draw_curves(ablation: Ablation) -> Any:
-    """AP and AP50 against epochs, the mean over seeds and a band from the lowest to the highest; a
+def draw_curves(ablation: Ablation, metrics: Sequence[str] = ("AP", "AP50")) -> Any:
+    """Two metrics against epochs, the mean over seeds and a band from the lowest to the highest; a
     matplotlib Figure."""
     figure, (panels,) = make_panels(1, 2, (10, 4.2))
-    for panel, metric in zip(panels, ("AP", "AP50"), strict=True):
+    for panel, metric in zip(panels, metrics, strict=True):
         for number, point in enumerate(ablation.points):
             runs = [ablation.run_folder(cell) for cell in ablation.cells_of(point)]
             epochs, values = _read_curves(runs, f"val/{metric}")

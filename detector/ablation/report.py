@@ -9,16 +9,16 @@ import numpy as np
 from tqdm import tqdm
 
 from detector.ablation.cells import Ablation
-from detector.ablation.grid import check_fairness, flatten
+from detector.ablation.grid import RECOGNITION, check_fairness, flatten
 from detector.ablation.notes import write_notes
 from detector.ablation.page import Document
 from detector.ablation.pictures import draw_curves, draw_effects
-from detector.ablation.summary import Summary, summarize
+from detector.ablation.summary import Summary, measure_queries, summarize
 from detector.ablation.tables import conditions_table, format_csv, main_table
 from detector.config.errors import UserError
 from detector.config.files import read_json, write
 from detector.config.resolve import load
-from detector.evaluation.bootstrap import image_weights
+from detector.evaluation.bootstrap import bootstrap_ap, full_ap, image_weights
 from detector.evaluation.matches import match_all
 from detector.evaluation.pictures import NO_MATPLOTLIB, save_picture
 from detector.evaluation.provenance import check_comparable
@@ -27,18 +27,24 @@ SETTINGS = ("optimizer.lr", "model.class_loss.weight", "model.box_loss.weight")
 
 
 def report(
-    ablation: Ablation, truth: Mapping[str, Any], draws: int, jobs: int, command: str
+    ablation: Ablation,
+    truth: Mapping[str, Any],
+    draws: int,
+    jobs: int,
+    command: str,
+    metric: str = "AP",
 ) -> None:
     """Writes what is known of all cells to the ablation's folder, and prints the tables.
 
     `truth`: the objects that all cells are evaluated against, as the content of a COCO file;
-    `draws`: samples of its images; `jobs`: cells that ran at a time; `command`: as it was typed.
-    UserError if no cell is done, or one ran with another configuration than planned.
+    `draws`: samples of its images; `jobs`: cells that ran at a time; `command`: as it was typed;
+    `metric`: what methods are compared by. UserError if no cell is done, or one ran with another
+    configuration than planned.
     """
     out = ablation.out
     write(out / "results.csv", format_csv(ablation))
     fairness = check_runs(ablation)
-    summary = summarize_runs(ablation, truth, draws)
+    summary = summarize_runs(ablation, truth, draws, metric)
     tables = {"Results": main_table(summary), "Conditions": conditions_table(summary)}
     tables = {heading: table for heading, table in tables.items() if table.rows}
     document = Document(out.name, write_notes(summary, jobs), tables, fairness, command)
@@ -70,16 +76,27 @@ def check_runs(ablation: Ablation) -> list[str]:
     return check_fairness(ablation.cells, planned, ablation.tuned)
 
 
-def summarize_runs(ablation: Ablation, truth: Mapping[str, Any], draws: int) -> Summary:
-    """Matches the detections of all cells that are done, and summarizes them."""
+def summarize_runs(
+    ablation: Ablation, truth: Mapping[str, Any], draws: int, metric: str = "AP"
+) -> Summary:
+    """Measures all cells that are done, and summarizes them."""
     folders = {cell.name: ablation.run_folder(cell) / "eval" for cell in ablation.done()}
     metrics = {name: read_json(folder / "metrics.json") for name, folder in folders.items()}
     ids = check_comparable(metrics, truth)
-    matches = {}
+    known = sorted({image["id"] for image in truth["images"]} if ids is None else set(ids))
+    weights, measured = image_weights(len(known), draws), {}
     for name in tqdm(folders, "comparing", unit="cell", disable=None, leave=False):
-        matches[name] = match_all(truth, read_json(folders[name] / "detections.json"), ids)
-    count = len(truth["images"]) if ids is None else len(ids)
-    return summarize(ablation, matches, image_weights(count, draws))
+        if metric in RECOGNITION:
+            path = folders[name] / "queries.json"
+            if path.is_file():  # a cell without the head recognizes nothing
+                measured[name] = measure_queries(read_json(path), metric, known, weights)
+            continue
+        matches = match_all(truth, read_json(folders[name] / "detections.json"), ids)
+        place = ("AP", "AP50").index(metric)
+        measured[name] = float(full_ap(matches)[place]), bootstrap_ap(matches, weights)[place]
+    if not measured:
+        raise UserError(f"--metric {metric}: no cell was trained with an embedding head")
+    return summarize(ablation, measured, metric, weights)
 
 
 def save_pictures(summary: Summary) -> dict[str, np.ndarray]:
@@ -87,7 +104,9 @@ def save_pictures(summary: Summary) -> dict[str, np.ndarray]:
     out = summary.ablation.out
     pictures = {
         "Effects": save_picture(out / "effects.png", draw_effects, summary, dpi=150),
-        "Curves": save_picture(out / "curves.png", draw_curves, summary.ablation, dpi=150),
+        "Curves": save_picture(
+            out / "curves.png", draw_curves, summary.ablation, summary.curves, dpi=150
+        ),
     }
     return {heading: pixels for heading, pixels in pictures.items() if pixels is not None}
 

@@ -7,20 +7,20 @@ import numpy as np
 
 from detector.ablation.cells import Ablation, Point
 from detector.ablation.effects import Sample, effect
-from detector.ablation.grid import Axis
-from detector.config.signatures import CONTRACTS
-from detector.evaluation.bootstrap import Comparison, bootstrap_ap, full_ap, holm
-from detector.evaluation.matches import Matches
+from detector.ablation.grid import RECOGNITION, Axis
+from detector.config.signatures import SLOTS
+from detector.evaluation.bootstrap import Comparison, holm
 
 FIGURES = ("AP", "AP50", "AP75", "step_seconds", "memory", "rise")
+Measured = tuple[float, np.ndarray]  # the metric of a cell, and on samples of the images (B,)
 
 
 class Row(NamedTuple):
     """A point of the grid. `planned`: seeds; `figures`: name -> values of the seeds that are done.
 
-    `to_baseline`: the difference in AP to the baseline under the same conditions, None for itself ·
-    `change`: that to the same method under the first conditions · `more`: how much larger `change`
-    is than the baseline's.
+    `to_baseline`: the difference in the metric to the baseline under the same conditions, None for
+    itself · `change`: that to the same method under the first conditions · `more`: how much larger
+    `change` is than the baseline's.
     """
 
     point: Point
@@ -32,20 +32,32 @@ class Row(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """`missing`: cell -> why it has no figures; `images`: how many all cells are evaluated on."""
+    """`missing`: cell -> why it has no figures; `images`: how many all cells are evaluated on;
+    `metric`: what methods are compared by."""
 
     ablation: Ablation
     rows: list[Row]
     missing: dict[str, str]
     images: int
+    metric: str = "AP"
+
+    @property
+    def rise(self) -> str:
+        """The figure that tells whether training had converged."""
+        return "identity/rise" if self.metric in RECOGNITION else "rise"
+
+    @property
+    def curves(self) -> tuple[str, str]:
+        """The two figures of every epoch that are drawn."""
+        return ("identity/mAP", "AP") if self.metric in RECOGNITION else ("AP", "AP50")
 
 
 def summarize(
-    ablation: Ablation, matches: Mapping[str, Mapping[int, Matches]], weights: np.ndarray
+    ablation: Ablation, measured: Mapping[str, Measured], metric: str, weights: np.ndarray
 ) -> Summary:
-    """`matches`: of every cell that is done, by its name; `weights` (draws, images): samples of the
-    images, see `detector.evaluation.bootstrap.image_weights`."""
-    samples = {point: _sample(ablation, point, matches, weights) for point in ablation.points}
+    """`measured`: the metric of every cell that is done, by its name; `weights` (draws, images):
+    the samples of the images that it was measured on."""
+    samples = {point: _sample(ablation, point, measured, weights) for point in ablation.points}
     rows = [_row(ablation, point, samples) for point in ablation.points]
     for field in ("to_baseline", "change", "more"):  # each answers a question of its own
         corrected = holm([getattr(row, field) for row in rows])
@@ -57,22 +69,31 @@ def summarize(
         for name, outcome in outcomes.items()
         if outcome.state != "done"
     }
-    return Summary(ablation, rows, missing, weights.shape[1])
+    return Summary(ablation, rows, missing, weights.shape[1], metric)
+
+
+def measure_queries(
+    queries: Sequence[Mapping[str, Any]], metric: str, image_ids: Sequence[int], weights: np.ndarray
+) -> Measured:
+    """A metric of recognition from the queries of a cell (eval/queries.json); `image_ids`: of the
+    columns of `weights`. The queries of an image are drawn together."""
+    name = metric.removeprefix("identity/")
+    place = {image_id: column for column, image_id in enumerate(image_ids)}
+    values = np.array([query[name] for query in queries])
+    each = weights[:, [place[query["image_id"]] for query in queries]]
+    total = each.sum(axis=1)
+    return float(values.mean()), each @ values / np.where(total > 0, total, np.nan)
 
 
 def _sample(
-    ablation: Ablation,
-    point: Point,
-    matches: Mapping[str, Mapping[int, Matches]],
-    weights: np.ndarray,
+    ablation: Ablation, point: Point, measured: Mapping[str, Measured], weights: np.ndarray
 ) -> Sample:
     figures = np.full(len(ablation.seeds), np.nan)
     draws = np.full((len(ablation.seeds), len(weights)), np.nan)
     for cell in ablation.cells_of(point):
-        if cell.name in matches:
+        if cell.name in measured:
             place = ablation.seeds.index(cell.seed)
-            figures[place] = full_ap(matches[cell.name])[0]
-            draws[place] = bootstrap_ap(matches[cell.name], weights)[0]
+            figures[place], draws[place] = measured[cell.name]
     return Sample(figures, draws)
 
 
@@ -81,7 +102,8 @@ def _row(ablation: Ablation, point: Point, samples: Mapping[Point, Sample]) -> R
     outcomes = [ablation.outcome(cell) for cell in cells]
     results = [outcome.result for outcome in outcomes if outcome.state == "done"]
     figures = {
-        name: [result[name] for result in results if result[name] is not None] for name in FIGURES
+        name: [result[name] for result in results if result.get(name) is not None]
+        for name in (*FIGURES, *RECOGNITION, "identity/rise")
     }
     base, first = baseline(point, ablation.axes), first_conditions(point, ablation.axes)
     base_first = first_conditions(base, ablation.axes)
@@ -113,7 +135,7 @@ def first_conditions(point: Point, axes: Sequence[Axis]) -> Point:
 def point_title(point: Point, axes: Sequence[Axis]) -> str:
     """A loss by its name alone, anything else after the last part of its key."""
     pairs = zip(axes, point, strict=True)
-    return " + ".join(v if a.key in CONTRACTS else f"{short_key(a)} {v}" for a, v in pairs)
+    return " + ".join(v if a.key in SLOTS else f"{short_key(a)} {v}" for a, v in pairs)
 
 
 def short_key(axis: Axis) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from detector.ablation.cells import Ablation
+from detector.ablation.grid import RECOGNITION
 from detector.ablation.summary import FIGURES, Summary, short_key
 from detector.evaluation.bootstrap import comparison_cells
 from detector.evaluation.table import Table
@@ -15,19 +16,22 @@ from detector.evaluation.table import Table
 
 def main_table(summary: Summary) -> Table:
     """A row for each point: figures over seeds, difference to the baseline, time and memory."""
-    heads = [*map(short_key, summary.ablation.axes), "seeds", "AP", "AP50"]
-    heads += ["difference in AP", "p", "verdict", "ms/step", "GiB", "late rise"]
+    metric = summary.metric
+    shown = ("AP", "AP50") if metric in ("AP", "AP50") else (metric, "AP")
+    heads = [*map(short_key, summary.ablation.axes), "seeds", *shown]
+    heads += [f"difference in {metric}", "p", "verdict", "ms/step", "GiB", "late rise"]
     rows: list[list[Any]] = []
     for row in summary.rows:
-        count, figures = len(row.figures["AP"]), row.figures
+        count, figures = len(row.figures[metric]), row.figures
         seeds = f"{count}" if count == row.planned else f"{count} of {row.planned}"
         if not count:
             rows.append([*row.point, seeds, "not yet run"])
             continue
-        spreads = _spread(figures["AP"]), _spread(figures["AP50"])
+        spreads = [_spread(figures[name]) for name in shown]
         cells = [*row.point, seeds, *spreads, *comparison_cells(row.to_baseline)]
         time, memory = 1000 * np.median(figures["step_seconds"]), max(figures["memory"])
-        rise = np.mean(figures["rise"]) if figures["rise"] else None
+        rises = figures[summary.rise]
+        rise = np.mean(rises) if rises else None
         rows.append([*cells, time, memory, rise])
     texts = [""] * (len(heads) - 3)
     return Table(heads, rows, [*texts, ".0f", ".2f", "+.3f"])
@@ -36,7 +40,7 @@ def main_table(summary: Summary) -> Table:
 def conditions_table(summary: Summary) -> Table:
     """What the conditions do to each method; without rows where there are none."""
     heads = [*map(short_key, summary.ablation.axes)]
-    heads += ["change of AP", "more than the baseline's", "p", "verdict"]
+    heads += [f"change of {summary.metric}", "more than the baseline's", "p", "verdict"]
     rows = [
         [*row.point, row.change.interval(), *comparison_cells(row.more)]
         for row in summary.rows
@@ -55,9 +59,11 @@ def format_csv(ablation: Ablation) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream)
     axes = [axis.key for axis in ablation.axes]
-    writer.writerow([*axes, "seed", "state", *FIGURES, "reason"])
-    for cell in ablation.cells:
-        state, reason, result = ablation.outcome(cell)
-        figures = [result.get(name) for name in FIGURES]
+    outcomes = [ablation.outcome(cell) for cell in ablation.cells]
+    known = {name for outcome in outcomes for name in outcome.result}
+    names = [*FIGURES, *(name for name in RECOGNITION if name in known)]
+    writer.writerow([*axes, "seed", "state", *names, "reason"])
+    for cell, (state, reason, result) in zip(ablation.cells, outcomes, strict=True):
+        figures = [result.get(name) for name in names]
         writer.writerow([*cell.point.values(), cell.seed, state, *figures, reason])
     return stream.getvalue()

@@ -89,10 +89,10 @@ OPTIONS = {
     ),
     "model.class_loss": Option(LossName, "FocalLoss", "a loss below, or yours as module.Class"),
     "model.box_loss": Option(LossName, "SmoothL1Loss", "arguments: --model.box_loss.weight 2"),
-    "model.embedding.size": Option(Natural, 0, "of vectors that tell objects apart; 0: no head"),
+    "model.embedding.size": Option(Natural, 0, "of vectors that tell objects apart; 0: none"),
     "model.embedding.samples": Option(Count, 64, "vectors of an image that losses see, at most"),
     "model.embedding_loss": Option(
-        LossList, [], "one, or '[ArcFaceLoss, {name: CenterLoss, weight: 0.003}]'"
+        LossList | None, None, "one, or '[ArcFaceLoss, {name: CenterLoss, weight: 0.003}]'"
     ),
     "postprocess.nms": Option(Literal["hard", "diou", "soft"], "hard", "suppression"),
     "postprocess.iou_threshold": Option(Fraction, 0.5, "overlap that suppresses"),
@@ -163,12 +163,12 @@ RULES: tuple[Rule, ...] = (
     ),
     (
         "model.embedding_loss",
-        lambda v: not v["model.embedding.size"] or v["model.embedding_loss"] != [],
-        "model.embedding.size needs a loss, such as --model.embedding_loss ArcFaceLoss",
+        lambda v: not v["model.embedding.size"] or v["model.embedding_loss"] is not None,
+        "model.embedding.size needs a loss, such as --model.embedding_loss ArcFaceLoss (or [])",
     ),
     (
         "model.embedding.size",
-        lambda v: v["model.embedding.size"] > 0 or v["model.embedding_loss"] == [],
+        lambda v: v["model.embedding.size"] > 0 or not v["model.embedding_loss"],
         "model.embedding_loss needs the size of the vectors, such as --model.embedding.size 128",
     ),
     ("data.short", lambda v: v["data.short"] != [], "must not be an empty list"),

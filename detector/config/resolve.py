@@ -54,7 +54,8 @@ def resolve(
             value = merged.get(key, Value(option.default, "default"))
             values[key] = check(key, value, option.kind)
     for slot in LISTS:
-        values[slot] = _resolve_losses(slot, merged[slot], values[slot])
+        if values[slot] is not None:
+            values[slot] = _resolve_losses(slot, merged[slot], values[slot])
     for key, holds, text in RULES:
         if not holds(values):
             raise UserError(f"{key} ({merged[key].origin}): {text}")

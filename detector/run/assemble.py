@@ -50,7 +50,7 @@ def assemble(config: dict[str, Any], num_identities: int | None = None) -> Detec
     class_loss, box_loss = (_loss(config, slot) for slot in ("class_loss", "box_loss"))
     body = {key: model[key] for key in ("depth", "width", "norm", "channels", "p6", "freeze")}
     size, embedding_head = model["embedding"]["size"], None
-    if size:
+    if model["embedding_loss"]:
         heads = model["channels"], model["convs"], size, model["head_norm"]
         embedding_head = EmbeddingHead(*heads)
     fast = config["speed"]["channels_last"]
@@ -65,7 +65,7 @@ def assemble(config: dict[str, Any], num_identities: int | None = None) -> Detec
         embedding_head=embedding_head,
     )
     embedding = None
-    if num_identities is not None and size:
+    if num_identities is not None and model["embedding_loss"]:
         embedding = make_embedding(config, num_identities)
     criterion = Criterion(class_loss, box_loss, num_classes, embedding, **model["match"])
     criterion.register_load_state_dict_pre_hook(keep_what_fits)
