@@ -125,7 +125,20 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
         print("", format_identities(recognition.figures), sep="\n")
     print(f"\ndetections: {options['out'] or folder / 'detections.json'}")
     write_report(folder, title, figures, explanation)
+    if recognition.figures is not None:
+        show_vectors(folder / "vectors", recognition.objects, data)
     return figures.summary
+
+
+def show_vectors(folder: Path, objects: Any, data: Any) -> None:
+    """The vectors of true boxes, with crops, for TensorBoard's projector."""
+    from data.transforms import load_image
+    from detector.evaluation.projector import write_projector
+
+    split = data.splits["val"]
+    paths = dict(zip(split.image_ids.tolist(), split.paths, strict=True))
+    write_projector(folder, objects, lambda image_id: load_image(paths[image_id]))
+    print(f"vectors: tensorboard --logdir {folder}   (tab Projector)")
 
 
 def validate(

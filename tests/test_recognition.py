@@ -115,6 +115,7 @@ def test_a_run_with_an_embedding(tmp_path: Path, identities: Path, capsys: Any) 
     queries = json.loads((run / "eval" / "queries.json").read_text())
     assert len(queries) == content["queries"] > 0
     assert "search_mAP_recall" in capsys.readouterr().out
+    assert [*(run / "eval" / "vectors").rglob("projector_config.pbtxt")]
 
     train.main(["--resume", str(run), "--trainer.max_epochs", "2"])
     state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
