@@ -1,4 +1,4 @@
-"""Figures of the embedding losses:  python scripts/plot_embeddings.py --out docs/figures"""
+"""Figures of the embedding losses:  python scripts/plot_embeddings.py --out figures"""
 
 import math
 import sys
@@ -23,6 +23,7 @@ PROGRAM_OPTIONS = {
     "--out": Option(str, ..., "folder to write to"),
     "--steps": Option(Count, 800, "updates of each net of features.png"),
 }
+MARGINS, FEATURES = "margins.png", "features.png"
 IDENTITIES, SIDE = 8, 24  # of features.png: how many, and pixels of their images
 
 
@@ -166,10 +167,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         from detector.evaluation.pictures import NO_MATPLOTLIB, save_picture
 
         out = Path(options["out"])
-        Outputs(out / RECORD).claim(out / "margins.png", out / "features.png")
+        Outputs(out / RECORD).claim(out / MARGINS, out / FEATURES)
         pictures = [
-            save_picture(out / "margins.png", plot_margins, dpi=130),
-            save_picture(out / "features.png", plot_features, options["steps"], dpi=130),
+            save_picture(out / MARGINS, plot_margins, dpi=130),
+            save_picture(out / FEATURES, plot_features, options["steps"], dpi=130),
         ]
         if any(picture is None for picture in pictures):
             print(NO_MATPLOTLIB)

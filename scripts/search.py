@@ -83,6 +83,7 @@ def read_box(
     scale = (sizes / original_sizes).flip(-1).repeat(1, 2)[:, None]
     with torch.inference_mode():
         vectors = read_vectors(detector.net(pixels, sizes), corners * scale)
+    assert vectors is not None
     return Found(
         source, corners[0, 0].cpu().numpy(), -1, 1.0, normalize(vectors[0, 0]).cpu().numpy()
     )

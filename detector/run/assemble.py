@@ -49,10 +49,10 @@ def assemble(config: dict[str, Any], num_identities: int | None = None) -> Detec
     num_classes = len(config["data"]["classes"])
     class_loss, box_loss = (_loss(config, slot) for slot in ("class_loss", "box_loss"))
     body = {key: model[key] for key in ("depth", "width", "norm", "channels", "p6", "freeze")}
-    size, embedding_head = model["embedding"]["size"], None
+    embedding_head = None
     if model["embedding_loss"]:
-        heads = model["channels"], model["convs"], size, model["head_norm"]
-        embedding_head = EmbeddingHead(*heads)
+        size = model["embedding"]["size"]
+        embedding_head = EmbeddingHead(model["channels"], model["convs"], size, model["head_norm"])
     fast = config["speed"]["channels_last"]
     layout = torch.channels_last if fast else torch.contiguous_format
     net = RetinaNet(
