@@ -27,7 +27,7 @@ SCRIPTS = [
     *(main.parent for main in ROOT.glob("scripts/*/__main__.py")),
 ]
 PROGRAMS = ["train.py", "eval.py", "data/shapes.py", *sorted(f"scripts/{x.name}" for x in SCRIPTS)]
-RUNS = ("first", "second", "third", "mine", "other", "demo", "focal", "ghm")
+RUNS = ("first", "second", "third", "mine", "other", "demo", "focal", "ghm", "identities")
 RUNS += tuple(f"{name}_{seed}" for name in ("focal", "ghm", "a", "b") for seed in range(3))
 SECTIONS = {key.split(".")[0] for key in OPTIONS}
 BEGINNINGS = [
