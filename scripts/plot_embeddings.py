@@ -160,20 +160,28 @@ def plot_features(steps: int) -> Any:
     return figure
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    words = sys.argv[1:] if argv is None else argv
-    with one_line_errors():
-        options, _ = parse_options(words, usage=USAGE, program_options=PROGRAM_OPTIONS, sections=())
-        from detector.evaluation.pictures import NO_MATPLOTLIB, save_picture
+def plot(options: dict[str, Any]) -> None:
+    from detector.evaluation.pictures import NO_MATPLOTLIB, save_picture
 
-        out = Path(options["out"])
-        Outputs(out / RECORD).claim(out / MARGINS, out / FEATURES)
-        pictures = [
-            save_picture(out / MARGINS, plot_margins, dpi=130),
-            save_picture(out / FEATURES, plot_features, options["steps"], dpi=130),
-        ]
-        if any(picture is None for picture in pictures):
-            print(NO_MATPLOTLIB)
+    out = Path(options["out"])
+    Outputs(out / RECORD).claim(out / MARGINS, out / FEATURES)
+    pictures = [
+        save_picture(out / MARGINS, plot_margins, dpi=130),
+        save_picture(out / FEATURES, plot_features, options["steps"], dpi=130),
+    ]
+    if any(picture is None for picture in pictures):
+        print(NO_MATPLOTLIB)
+
+
+def parse_arguments(argv: Sequence[str]) -> dict[str, Any]:
+    """The program's options."""
+    options, _ = parse_options(argv, usage=USAGE, program_options=PROGRAM_OPTIONS, sections=())
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    with one_line_errors():
+        plot(parse_arguments(sys.argv[1:] if argv is None else argv))
 
 
 if __name__ == "__main__":
