@@ -54,7 +54,12 @@ def train(config: dict[str, Any], stem: str) -> Path:
     from detector.run.resume import check_resume, last_checkpoint
     from detector.run.weights import begin
     from detector.training.quiet import quiet
-    from detector.training.trainer import make_trainer
+    from detector.training.trainer import (
+        check_batches,
+        log_config,
+        make_trainer,
+        one_line_failures,
+    )
 
     quiet()
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
@@ -79,15 +84,18 @@ def train(config: dict[str, Any], stem: str) -> Path:
         lines += begin(detector.net, config["model"], data.classes, data.category_ids)
     losses = detector.criterion.class_loss, detector.criterion.box_loss
     lines += [loss.advice for loss in losses if loss.advice]
+    evaluator = Evaluator(data.ground_truth(), data.category_ids, data.classes)
+    evaluators = [evaluator, *([IdentityEvaluator()] if model["embedding_loss"] else [])]
+    trainer = make_trainer(config, run, evaluators, partial(add_epoch, run), updates)
+    check_batches(config["trainer"], len(data.train_dataloader()), len(data.val_dataloader()))
     if first:
         run.mkdir(parents=True, exist_ok=True)
         save({**config, "run": str(run), "resume": None}, run / "config.yaml")
         print(*lines, f"run: {run}   (tensorboard --logdir {run.parent})", sep="\n", flush=True)
 
-    evaluator = Evaluator(data.ground_truth(), data.category_ids, data.classes)
-    evaluators = [evaluator, *([IdentityEvaluator()] if model["embedding_loss"] else [])]
-    trainer = make_trainer(config, run, evaluators, partial(add_epoch, run), updates)
-    trainer.fit(detector, datamodule=data, ckpt_path=resume, weights_only=True)
+    log_config(trainer, config)
+    with one_line_failures():
+        trainer.fit(detector, datamodule=data, ckpt_path=resume, weights_only=True)
     if trainer.is_global_zero and "val/AP" in (best := best_epoch(run)):
         print(f"best: epoch {best['epoch']}, AP {best['val/AP']:.3f}, AP50 {best['val/AP50']:.3f}")
     return run

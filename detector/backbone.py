@@ -24,8 +24,8 @@ STAGES: dict[int, tuple[Block, tuple[int, int, int, int]]] = {
 
 def group_norm(channels: int) -> nn.GroupNorm:
     """GroupNorm of 32 groups, as in torchvision's heads, or fewer, so that a group has at least 4
-    channels."""
-    return nn.GroupNorm(math.gcd(32, channels // 4), channels)
+    channels, and all have as many."""
+    return nn.GroupNorm(math.gcd(32, channels // 4, channels), channels)
 
 
 NORMS: dict[str, Callable[[int], nn.Module]] = {

@@ -36,6 +36,8 @@ class Loss(nn.Module, ABC):
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
+        if weight < 0:
+            raise ValueError(f"weight {weight}: a loss below 0 would be increased; give 0 or more")
         self.weight = weight
 
     def setup(self, num_classes: int, dim: int) -> None:

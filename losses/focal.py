@@ -37,6 +37,8 @@ class FocalLoss(SigmoidLoss):
         class_weights: Sequence[float] | None = None,
         weight: float = 1.0,
     ) -> None:
+        if gamma < 0 or not 0 <= (alpha or 0.0) <= 1:
+            raise ValueError(f"alpha {alpha}, gamma {gamma}: give 0 to 1 or null, and 0 or more")
         positive, negative = (1.0, 1.0) if alpha is None else (alpha, 1 - alpha)
         super().__init__(positive, negative, class_weights, weight)
         self.alpha, self.gamma = alpha, gamma

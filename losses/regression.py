@@ -48,6 +48,8 @@ class SmoothL1Loss(PerBoxLoss):
 
     def __init__(self, beta: float = 1 / 9, weight: float = 1.0) -> None:
         super().__init__(weight)
+        if beta < 0:
+            raise ValueError(f"beta {beta}: give 0 or more")
         self.beta = beta
 
     def per_box(self, predicted: Tensor, target: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import nn
 from detector.criterion import Criterion
 from detector.guard import Guard
 from detector.optimization import LearningRate
-from detector.training.callbacks import Bar, EpochLine, RampedEMA, StepFigures
+from detector.training.callbacks import Bar, EpochLine, FinalValidation, RampedEMA, StepFigures
 from losses import FocalLoss, SmoothL1Loss
 
 
@@ -30,26 +30,52 @@ def detector() -> Any:
     return module
 
 
-def trainer(epoch: int = 0, **metrics: float) -> Any:
+def trainer(epoch: int = 0, **options: Any) -> Any:
+    """A stand-in; `val_AP=0.5` is what was logged as val/AP."""
+    metrics = {name: options.pop(name) for name in [*options] if name.startswith("val_")}
+    defaults = {"max_epochs": 4, "should_stop": False, "sanity_checking": False}
     return SimpleNamespace(
         current_epoch=epoch,
-        max_epochs=4,
         is_global_zero=True,
         logger=None,
-        check_val_every_n_epoch=3,
-        num_training_batches=10,
         callback_metrics={name.replace("_", "/"): value for name, value in metrics.items()},
+        **defaults | options,
     )
 
 
-def test_the_last_epoch_is_validated() -> None:
-    line = EpochLine(StepFigures(), lambda _: None)
-    every = []
-    for epoch in range(4):
-        loop = trainer(epoch)
-        line.on_train_epoch_start(loop, detector())
-        every.append(loop.check_val_every_n_epoch)
-    assert every == [3, 3, 3, 1]
+@pytest.mark.parametrize(
+    ("options", "ended"),
+    [
+        # epoch, batch, updates -> 3 epochs of 4 batches, which alone end at epoch 2, batch 3
+        ({"max_epochs": 3, "max_steps": -1}, (2, 3, 12)),
+        ({"max_epochs": 3, "max_steps": 6}, (1, 1, 6)),
+        ({"max_epochs": -1, "max_steps": 7}, (1, 2, 7)),
+    ],
+)
+def test_the_last_step_is_validated(
+    options: dict[str, int], ended: tuple[int, int, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    final, module = FinalValidation(), detector()
+    loop = trainer(check_val_every_n_epoch=3, num_training_batches=4, should_stop=False, **options)
+    for step in range(ended[2]):
+        assert not loop.should_stop
+        loop.current_epoch, batch, loop.global_step = step // 4, step % 4, step + 1
+        final.on_train_batch_end(loop, module, None, None, batch)
+    assert (loop.current_epoch, batch, loop.global_step) == ended
+    assert loop.should_stop  # what Lightning validates at
+    assert loop.check_val_every_n_epoch == 1
+    final.on_train_end(loop, module)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_training_whose_time_is_over_is_validated(capsys: pytest.CaptureFixture[str]) -> None:
+    final, module = FinalValidation(), detector()
+    loop = trainer(check_val_every_n_epoch=3, num_training_batches=4, should_stop=True)
+    loop.max_steps, loop.global_step = -1, 1
+    final.on_train_batch_end(loop, module, None, None, 0)
+    assert loop.check_val_every_n_epoch == 1
+    final.on_train_end(loop, module)
+    assert "max_time is over" in capsys.readouterr().out
 
 
 def test_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,6 +85,8 @@ def test_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     line.on_train_start(trainer(), module)
     assert "learning rate 0.005 for 8 images per update" in capsys.readouterr().out
     line.on_train_epoch_start(trainer(), module)
+    for _ in range(10):
+        line.on_train_batch_end()
     line.on_validation_start(trainer(), module)
     line.on_validation_end(trainer(), module)
     line.on_train_epoch_end(trainer(val_AP=0.25, val_AP50=0.5), module)

@@ -115,7 +115,7 @@ def test_several_losses_with_their_arguments(tmp_path: Path) -> None:
         (["--data.size", "[32, 32]", "--model.norm", "batch"], ["norm batch", "more than 32"]),
         (["--model.width", "4"], ["a whole number from 8 up", "4"]),
         (["--trainer.precision", "bf16-true"], ["32-true", "bf16-mixed"]),
-        (["--trainer.gradient_clip_algorithm", "mean"], ["must be norm or value"]),
+        (["--trainer.gradient_clip_algorithm", "mean"], ["norm, value or null, got mean"]),
         (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
         (["stray"], ["stray"]),
     ],

@@ -7,7 +7,7 @@ import pytest
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from detector.training.callbacks import Bar, EpochLine, RampedEMA, StepFigures
+from detector.training.callbacks import Bar, EpochLine, FinalValidation, RampedEMA, StepFigures
 from detector.training.gradient_pictures import GradientPictures
 from detector.training.trainer import make_evaluation_trainer, make_trainer
 
@@ -30,7 +30,14 @@ def kinds(loop: pl.Trainer) -> list[type]:
 def test_callbacks_come_in_order_and_options_pass(tmp_path: Path) -> None:
     loop = trainer(tmp_path, enable_progress_bar=False)
     saving = [ModelCheckpoint, ModelCheckpoint]
-    assert kinds(loop) == [GradientPictures, Evaluator, StepFigures, EpochLine, *saving]
+    assert kinds(loop) == [
+        GradientPictures,
+        Evaluator,
+        StepFigures,
+        EpochLine,
+        FinalValidation,
+        *saving,
+    ]
     assert (loop.max_epochs, loop.log_every_n_steps, loop.limit_val_batches) == (7, 3, 5)  # type: ignore[attr-defined]
     assert loop.num_sanity_val_steps == 0
     best, last = loop.checkpoint_callbacks

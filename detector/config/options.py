@@ -17,6 +17,7 @@ from detector.config.types import (
     Option,
     Positive,
     Precision,
+    Seed,
     Splits,
     Threshold,
     Width,
@@ -25,7 +26,7 @@ from detector.config.types import (
 
 OPTIONS = {
     "run": Option(str | None, None, "name under runs/, or a path; null: config's name and date"),
-    "seed": Option(Natural, 0, "of the initial weights, the data's order and augmentation"),
+    "seed": Option(Seed, 0, "of the initial weights, the data's order and augmentation"),
     "resume": Option(str | None, None, "a run to go on with; its config.yaml is the start"),
     "data.format": Option(
         Literal["auto", "coco", "voc", "yolo", "shapes", "identities"],
@@ -123,7 +124,7 @@ OPTIONS = {
     "speed.compile": Option(
         Literal["none", "losses", "all"], "none", "losses: matching and losses; all: the net too"
     ),
-    "trainer.max_epochs": Option(int | None, 12, ""),
+    "trainer.max_epochs": Option(Count | Literal[-1] | None, 12, "-1: until trainer.max_steps"),
     "trainer.precision": Option(Precision, "32-true", ""),
     "trainer.gradient_clip_val": Option(
         NonNegative | None, 10.0, "norm of all gradients; null: off"
@@ -157,9 +158,28 @@ RULES: tuple[Rule, ...] = (
         "one value per channel, which has no variance; give a larger size, or model.norm group",
     ),
     (
+        "trainer.max_epochs",
+        lambda v: v["trainer.max_epochs"] not in (None, -1) or v.get("trainer.max_steps", -1) > 0,
+        "a training needs an end that the schedule can count on: give a number, or "
+        "trainer.max_steps",
+    ),
+    *(
+        (
+            f"trainer.{key}",
+            lambda v, key=f"trainer.{key}": not v.get(key) or v.get("trainer.max_time") is not None,
+            "it would have no effect: only trainer.max_time ends a training earlier than asked for",
+        )
+        for key in ("min_epochs", "min_steps")
+    ),
+    (
         "trainer.gradient_clip_algorithm",
-        lambda v: v.get("trainer.gradient_clip_algorithm") in (None, "norm", "value"),
-        "must be norm or value",
+        lambda v: not v.get("trainer.gradient_clip_algorithm") or v["trainer.gradient_clip_val"],
+        "it would have no effect: trainer.gradient_clip_val is off",
+    ),
+    (
+        "trainer.sync_batchnorm",
+        lambda v: not v.get("trainer.sync_batchnorm") or v["model.norm"] == "batch",
+        "it would have no effect: only model.norm batch has statistics to share",
     ),
     (
         "model.embedding_loss",

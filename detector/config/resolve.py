@@ -13,16 +13,8 @@ from detector.config.files import write
 from detector.config.options import OPTIONS, RULES
 from detector.config.signatures import CONTRACTS, LISTS, loss_arguments, trainer_arguments
 from detector.config.sources import Source, Value, check, dump, flatten, read
+from detector.config.trainer_options import REFUSED, TRAINER
 from detector.config.types import Option, did_you_mean
-
-# Arguments of Lightning's Trainer that train.py sets itself
-RESERVED = (
-    "logger",
-    "callbacks",
-    "default_root_dir",
-    "use_distributed_sampler",
-    "enable_checkpointing",
-)
 
 
 def resolve(
@@ -92,9 +84,9 @@ def _known_options(merged: Source) -> dict[str, Option]:
         with locate_errors(slot, merged[slot].origin):
             known |= {f"{slot}.{key}": x for key, x in loss_arguments(name, slot).items()}
     return known | {
-        f"trainer.{key}": option
+        f"trainer.{key}": TRAINER.get(key, option)
         for key, option in trainer_arguments().items()
-        if key not in RESERVED and f"trainer.{key}" not in known
+        if key not in REFUSED and f"trainer.{key}" not in known
     }
 
 
@@ -129,8 +121,8 @@ def _explain_unknown(key: str, known: Mapping[str, Option], merged: Source) -> s
     part = parts[0]
     if not choices:
         return f"{section} is a value, it has no '{part}'"
-    if section == "trainer" and part in RESERVED:
-        return "train.py sets this itself"
+    if section == "trainer" and part in REFUSED:
+        return REFUSED[part]
     if section == "trainer":
         hint = did_you_mean(part, choices) or f". It takes {', '.join(choices)}"
         return f"pl.Trainer has no argument '{part}'{hint}"

@@ -28,9 +28,10 @@ Positive = Annotated[float, "above 0", lambda x: x > 0]
 NonNegative = Annotated[float, "from 0 up", lambda x: x >= 0]
 Count = Annotated[int, "above 0", lambda x: x > 0]
 Natural = Annotated[int, "from 0 up", lambda x: x >= 0]
+Seed = Annotated[int, "from 0 to 4294967295", lambda x: 0 <= x < 2**32]  # what numpy takes
 Draws = Annotated[int, "from 2 up", lambda x: x >= 2]  # a single one has no spread
 ZeroToFive = Annotated[int, "from 0 to 5", lambda x: 0 <= x <= 5]
-Splits = str | list[str]
+Splits = str | Annotated[list[str], "(one or more)", bool]
 # the "-true" kinds of Lightning would round the boxes of a batch to half precision
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 Width = Annotated[int, "from 8 up", lambda x: x >= 8]  # of fewer, torch's kernels corrupt memory
@@ -85,7 +86,7 @@ def describe_type(kind: Any) -> str:
     if origin is Annotated:
         return args[1] if args[0] is Any else f"{describe_type(args[0])} {args[1]}"
     if origin is Literal:
-        return "one of " + ", ".join(map(format_value, args))
+        return "one of " * (len(args) > 1) + ", ".join(map(format_value, args))
     if origin is tuple and ... not in args:
         return f"a list [...] of {len(args)}, each {describe_type(args[0])}"
     if origin in (list, tuple, Sequence):

@@ -142,13 +142,24 @@ class EpochLine(Callback):
         seconds, step_seconds (validation apart), memory (see `peak_memory`), and figures."""
         self.figures, self.save = figures, save
         self.validated = False
+        self.validating, self.steps = 0.0, 0
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.validation_started = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.validated = True
+        self.validated = not trainer.sanity_checking
+        if not all(map(math.isfinite, self._losses(trainer))):
+            raise NonFiniteLoss(
+                "the validation loss is not finite, so training has diverged: lower optimizer.lr "
+                "or lengthen schedule.warmup, and start a new run"
+            )
         self.validating += time.perf_counter() - self.validation_started
+
+    def _losses(self, trainer: pl.Trainer) -> list[float]:
+        """Of the last validation; what else it measured may be nan, where there are no objects."""
+        names = ("val/class", "val/box")
+        return [float(x) for name, x in trainer.callback_metrics.items() if name in names]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.started, self.first = time.perf_counter(), trainer.current_epoch
@@ -156,9 +167,10 @@ class EpochLine(Callback):
             print(pl_module.learning_rate)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.epoch_started, self.validating = time.perf_counter(), 0.0
-        if trainer.current_epoch + 1 == trainer.max_epochs and trainer.check_val_every_n_epoch:
-            trainer.check_val_every_n_epoch = 1  # every run ends with figures
+        self.epoch_started, self.validating, self.steps = time.perf_counter(), 0.0, 0
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.steps += 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         now, done = time.perf_counter(), trainer.current_epoch + 1
@@ -169,19 +181,44 @@ class EpochLine(Callback):
         if not trainer.is_global_zero:
             return
         seconds = now - self.epoch_started
-        step = (seconds - self.validating) / max(1, trainer.num_training_batches)
+        step = (seconds - self.validating) / max(1, self.steps)
         cost = {"seconds": seconds, "step_seconds": step, "memory": peak_memory()}
         self.save({"epoch": done, **cost, **figures})
         if trainer.logger:  # the checkpoint that follows must not know more than TensorBoard
             trainer.logger.experiment.flush()  # type: ignore[attr-defined]
-        text = f"epoch {done}/{trainer.max_epochs}"
+        epochs = trainer.max_epochs or -1
+        text = f"epoch {done}/{epochs}" if epochs > 0 else f"epoch {done}"
         if "train/loss" in self.figures.recent:
             text += f"  loss {self.figures.recent['train/loss']:.3f}"
         for name in ("AP", "AP50"):
             if f"val/{name}" in figures:
                 text += f"  {name} {figures[f'val/{name}']:.3f}"
         text += f"  {now - self.epoch_started:.1f} s"
-        if trainer.max_epochs and trainer.max_epochs > done:
-            left = (now - self.started) / (done - self.first) * (trainer.max_epochs - done)
+        if epochs > done and not trainer.should_stop:
+            left = (now - self.started) / (done - self.first) * (epochs - done)
             text += f"  {left / 60:.1f} min left"
         print(text, flush=True)
+
+
+class FinalValidation(Callback):
+    """Every run ends with figures: after its last step there is a validation, whatever ends it
+    (trainer.max_epochs, max_steps, max_time) and however often it validates. Comes after a Timer.
+    """
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
+        self.ended = last_epoch and batch_idx + 1 >= trainer.num_training_batches
+        self.ended |= 0 < trainer.max_steps <= trainer.global_step
+        if self.ended or trainer.should_stop:
+            trainer.should_stop = True  # what makes Lightning validate within an epoch, too
+            if trainer.check_val_every_n_epoch:
+                trainer.check_val_every_n_epoch = 1
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.should_stop and not self.ended and trainer.is_global_zero:
+            print("stopped, as trainer.max_time is over")

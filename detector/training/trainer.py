@@ -1,21 +1,27 @@
 """The Trainers of a run: that of training, with logger and checkpoints, and that of evaluation."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import yaml
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, Timer
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from detector.training.callbacks import Bar, EpochLine, RampedEMA, StepFigures
+from detector.config.errors import UserError
+from detector.training.callbacks import Bar, EpochLine, FinalValidation, RampedEMA, StepFigures
 from detector.training.checkpoint_io import WholeFiles
 from detector.training.gradient_pictures import GradientPictures
 
+DEVICES = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 # of the arguments that a run trained with, those that say where and how to compute
-EVALUATION = ("accelerator", "devices", "num_nodes", "strategy", "precision", "limit_val_batches")
+EVALUATION = (*DEVICES, "limit_val_batches")
 
 
 def make_trainer(
@@ -25,21 +31,26 @@ def make_trainer(
     save_epoch: Callable[[dict[str, float]], None],
     updates: int | None = None,
 ) -> pl.Trainer:
-    """A Trainer that logs and saves to the folder `run`.
+    """A Trainer that logs and saves to the folder `run`; nothing is written before it trains.
+
+    Raises UserError where this machine has no such devices.
 
     Args:
-        config: a resolved configuration, which is also written to TensorBoard as text.
+        config: a resolved configuration.
         evaluators: log figures of validation; of these val/AP chooses the best checkpoint.
         save_epoch: keeps what `EpochLine` tells of an epoch.
         updates: those that the run has seen, where it is resumed; what TensorBoard has of later
             ones, before the run was interrupted, is taken back.
     """
     figures = StepFigures()
+    limit = config["trainer"].get("max_time")
     callbacks = [
         GradientPictures(run),  # first, so that no other callback counts its time as training
         *evaluators,
         figures,
         EpochLine(figures, save_epoch),
+        *([Timer(limit, verbose=False)] if limit else []),  # Lightning would add it behind the next
+        FinalValidation(),
         *_savers(config, run),
     ]
     options: dict[str, Any] = {
@@ -47,17 +58,82 @@ def make_trainer(
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
     }
-    options |= config["trainer"]
+    options |= {key: value for key, value in config["trainer"].items() if key != "max_time"}
     if options["enable_progress_bar"]:
         callbacks.append(Bar(figures, options["log_every_n_steps"]))
-    options["plugins"] = [*(options.get("plugins") or []), WholeFiles()]
-    return pl.Trainer(
-        **options,
+    if kind := options.get("profiler"):  # Lightning would print what it measured, were it not quiet
+        options["profiler"] = PROFILERS[kind](dirpath=run, filename="profile")
+    return _make(
+        options,
+        plugins=[WholeFiles()],
         default_root_dir=run,
-        logger=_logger(config, run, 0 if updates is None else updates + 1),
+        logger=TensorBoardLogger(
+            run,
+            name="",
+            version="",
+            default_hp_metric=False,
+            purge_step=0 if updates is None else updates + 1,
+        ),
         callbacks=callbacks,
-        use_distributed_sampler=False,
     )
+
+
+def _make(options: Mapping[str, Any], **fixed: Any) -> pl.Trainer:
+    """A Trainer of the user's options and ours."""
+    try:
+        return pl.Trainer(**options, **fixed, use_distributed_sampler=False)
+    except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
+        asked = [
+            f"trainer.{key} {options[key]}"
+            for key in DEVICES
+            if options.get(key) not in (None, "32-true")
+        ]
+        raise UserError(f"{', '.join(asked) or 'trainer'}: {_shorten(error)}") from error
+
+
+@contextmanager
+def one_line_failures() -> Iterator[None]:
+    """What Lightning refuses only while it trains, and a compiler that fails, as UserErrors."""
+    try:
+        yield
+    except MisconfigurationException as error:
+        raise UserError(f"trainer: {_shorten(error)}") from error
+    except Exception as error:
+        if not type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+            raise
+        raise UserError(
+            f"speed.compile: torch could not compile the step ({_shorten(error)}): install a C++ "
+            "compiler that works, named by the variable CXX, or go on with --speed.compile none"
+        ) from error
+
+
+def _shorten(error: Exception) -> str:
+    """The first sentence of a message."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].split(". ")[0].strip().rstrip(".!:")
+
+
+def check_batches(options: Mapping[str, Any], train: int, val: int) -> None:
+    """UserError for limits of the Trainer's `options` by which no batch would be left, or no epoch
+    validated. `train`, `val`: batches of an epoch."""
+    overfit = options.get("overfit_batches")
+    for part, count in (("train", train), ("val", val)):
+        key = "overfit_batches" if overfit else f"limit_{part}_batches"
+        share = options.get(key)
+        if isinstance(share, float) and int(share * count) < 1:
+            raise UserError(
+                f"trainer.{key}: {share:g} of {count} batches of {part} are none: give a whole "
+                f"number, or a share of {1 / count:.2g} or more"
+            )
+    interval = options.get("val_check_interval")
+    limit = overfit or options.get("limit_train_batches") or 1.0
+    train = min(train, limit) if isinstance(limit, int) else int(train * limit)
+    by_epoch = options.get("check_val_every_n_epoch", 1) is not None
+    if isinstance(interval, int) and by_epoch and interval > train:
+        raise UserError(
+            f"trainer.val_check_interval: {interval} batches are more than an epoch has ({train}); "
+            "add --trainer.check_val_every_n_epoch null to count them across epochs"
+        )
 
 
 def _savers(config: dict[str, Any], run: Path) -> list[pl.Callback]:
@@ -69,13 +145,11 @@ def _savers(config: dict[str, Any], run: Path) -> list[pl.Callback]:
     return [best, last, RampedEMA(decay)] if decay else [best, last]
 
 
-def _logger(config: dict[str, Any], run: Path, purge_step: int) -> TensorBoardLogger:
-    logger = TensorBoardLogger(
-        run, name="", version="", default_hp_metric=False, purge_step=purge_step
-    )
-    text = yaml.safe_dump(config, sort_keys=False)
-    logger.experiment.add_text("config", f"```yaml\n{text}\n```", 0)  # on rank 0, else a dummy
-    return logger
+def log_config(trainer: pl.Trainer, config: Mapping[str, Any]) -> None:
+    """The configuration as text in TensorBoard."""
+    text, logger = yaml.safe_dump(config, sort_keys=False), trainer.logger
+    assert isinstance(logger, TensorBoardLogger)
+    logger.experiment.add_text("config", f"```yaml\n{text}\n```", 0)  # a dummy but on rank 0
 
 
 def make_evaluation_trainer(
@@ -83,10 +157,9 @@ def make_evaluation_trainer(
 ) -> pl.Trainer:
     """A Trainer that writes nothing; `options` are those that the run trains with."""
     defaults: dict[str, Any] = {"enable_progress_bar": sys.stderr.isatty()}
-    return pl.Trainer(
-        **defaults | {key: options[key] for key in EVALUATION if key in options},
+    return _make(
+        defaults | {key: options[key] for key in EVALUATION if key in options},
         logger=False,
         enable_checkpointing=False,
         callbacks=[*evaluators],
-        use_distributed_sampler=False,
     )
