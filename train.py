@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from detector.config.command_line import parse
-from detector.config.errors import one_line_errors
+from detector.config.errors import UserError, one_line_errors
 from detector.config.resolve import save
 from detector.run.folder import add_epoch, best_epoch, choose_run, existing_run
 
@@ -31,6 +31,8 @@ def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], str]:
 
 def resumed_config(flags: dict[str, Any]) -> Path | None:
     """The configuration of the run to resume, over which files and flags are laid."""
+    if flags.get("resume") and flags.get("run"):
+        raise UserError("run: --resume goes on in the run's own folder; leave out --run")
     return existing_run(flags["resume"]) / "config.yaml" if flags.get("resume") else None
 
 
@@ -96,6 +98,8 @@ def train(config: dict[str, Any], stem: str) -> Path:
     log_config(trainer, config)
     with one_line_failures():
         trainer.fit(detector, datamodule=data, ckpt_path=resume, weights_only=True)
+    if first and trainer.global_step == updates:
+        print("nothing was left to train: give a larger --trainer.max_epochs to go on")
     if trainer.is_global_zero and "val/AP" in (best := best_epoch(run)):
         print(f"best: epoch {best['epoch']}, AP {best['val/AP']:.3f}, AP50 {best['val/AP50']:.3f}")
     return run

@@ -55,8 +55,8 @@ def trainer(epoch: int = 0, **options: Any) -> Any:
 def test_the_last_step_is_validated(
     options: dict[str, int], ended: tuple[int, int, int], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    final, module = FinalValidation(), detector()
-    loop = trainer(check_val_every_n_epoch=3, num_training_batches=4, should_stop=False, **options)
+    final, module = FinalValidation(options["max_steps"]), detector()
+    loop = trainer(check_val_every_n_epoch=3, num_training_batches=4, **options)
     for step in range(ended[2]):
         assert not loop.should_stop
         loop.current_epoch, batch, loop.global_step = step // 4, step % 4, step + 1
@@ -71,7 +71,7 @@ def test_the_last_step_is_validated(
 def test_a_training_whose_time_is_over_is_validated(capsys: pytest.CaptureFixture[str]) -> None:
     final, module = FinalValidation(), detector()
     loop = trainer(check_val_every_n_epoch=3, num_training_batches=4, should_stop=True)
-    loop.max_steps, loop.global_step = -1, 1
+    loop.global_step = 1
     final.on_train_batch_end(loop, module, None, None, 0)
     assert loop.check_val_every_n_epoch == 1
     final.on_train_end(loop, module)

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
+from torch._inductor.exc import CppCompileError
 
+from detector.config.errors import UserError
 from detector.training.callbacks import Bar, EpochLine, FinalValidation, RampedEMA, StepFigures
 from detector.training.gradient_pictures import GradientPictures
-from detector.training.trainer import make_evaluation_trainer, make_trainer
+from detector.training.trainer import make_evaluation_trainer, make_trainer, one_line_failures
 
 OPTIONS = {"accelerator": "cpu", "max_epochs": 7, "log_every_n_steps": 3, "limit_val_batches": 5}
 
@@ -30,14 +32,8 @@ def kinds(loop: pl.Trainer) -> list[type]:
 def test_callbacks_come_in_order_and_options_pass(tmp_path: Path) -> None:
     loop = trainer(tmp_path, enable_progress_bar=False)
     saving = [ModelCheckpoint, ModelCheckpoint]
-    assert kinds(loop) == [
-        GradientPictures,
-        Evaluator,
-        StepFigures,
-        EpochLine,
-        FinalValidation,
-        *saving,
-    ]
+    watching = [GradientPictures, Evaluator, StepFigures, FinalValidation, EpochLine]
+    assert kinds(loop) == [*watching, *saving]
     assert (loop.max_epochs, loop.log_every_n_steps, loop.limit_val_batches) == (7, 3, 5)  # type: ignore[attr-defined]
     assert loop.num_sanity_val_steps == 0
     best, last = loop.checkpoint_callbacks
@@ -58,3 +54,14 @@ def test_an_evaluation_takes_what_says_where_and_how_to_compute(name: str) -> No
     assert loop.logger is None
     assert not loop.checkpoint_callbacks
     assert Evaluator in kinds(loop)
+
+
+def test_a_compiler_that_fails_is_one_line() -> None:
+    error = CppCompileError(["g++", "x.cpp"], "x.cpp:1: fatal error: omp.h: No such file")
+    with pytest.raises(UserError) as caught, one_line_failures():
+        raise error
+    line = str(caught.value)
+    assert "\n" not in line
+    assert all(part in line for part in ("C++ compile error", "CXX", "--speed.compile none"))
+    with pytest.raises(RuntimeError, match="ours"), one_line_failures():
+        raise RuntimeError("ours")

@@ -172,9 +172,8 @@ def words(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> list[str
 @pytest.mark.parametrize(
     "flags",
     [
-        # the end of a training: within an epoch, at its end, without epochs, by time
-        "--trainer.max_steps 3 --trainer.check_val_every_n_epoch 7",
-        "--trainer.max_epochs -1 --trainer.max_steps 1 --optimizer.name adamw",
+        # the end of a training: within an epoch, by time
+        "--trainer.max_epochs -1 --trainer.max_steps 3 --trainer.check_val_every_n_epoch 7",
         "--trainer.max_time 00:00:00:01 --trainer.max_epochs 10000 --ema.decay 0.999 "
         "--trainer.check_val_every_n_epoch 9999",
         # when it is validated
@@ -205,6 +204,7 @@ def test_a_training_ends_with_figures(
     [
         "--trainer.accelerator gpu",  # no such device here
         "--trainer.devices [0]",  # a CPU has no numbers
+        "--trainer.precision 16-mixed",  # where Lightning would take another one
         "--trainer.limit_train_batches 0.001",
         "--trainer.limit_val_batches 0.5",
         "--trainer.overfit_batches 0.5",
@@ -231,6 +231,22 @@ def test_what_cannot_be_is_refused_before_training(
     assert lines[0].startswith("error: ")
     assert key.rpartition(".")[2] in lines[0].replace("model.box_loss", key)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_training_that_was_cut_short_goes_on_with_the_next_epoch(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(tmp_path / "run")
+    train.main([*words, "--run", run, "--trainer.max_steps", "1"])
+    train.main(["--resume", run, "--trainer.max_steps", "3"])
+    epochs = json.loads((tmp_path / "run" / "metrics.json").read_text())["epochs"]
+    assert [line["epoch"] for line in epochs] == [1, 2]  # of 1 update and of 2
+    capsys.readouterr()
+    train.main(["--resume", run])
+    assert "nothing was left to train" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        train.main(["--resume", run, "--run", "other"])
+    assert "leave out --run" in capsys.readouterr().err
 
 
 def test_a_training_that_diverges_is_an_error(

@@ -203,17 +203,27 @@ class EpochLine(Callback):
 class FinalValidation(Callback):
     """Every run ends with figures: after its last step there is a validation, whatever ends it
     (trainer.max_epochs, max_steps, max_time) and however often it validates. Comes after a Timer.
+
+    An epoch that is cut short counts as one: a resume begins with the next.
+
+    Args:
+        max_steps: updates of the whole run at most, -1 for no limit. It is given to the Trainer
+            only when training starts: one that knows it earlier takes every resume for one within
+            an epoch, whose remaining batches it looks for.
     """
 
-    def __init__(self) -> None:
-        self.ended = False
+    def __init__(self, max_steps: int = -1) -> None:
+        self.max_steps, self.ended = max_steps, False
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        trainer.fit_loop.epoch_loop.max_steps = self.max_steps
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         last_epoch = trainer.current_epoch + 1 == trainer.max_epochs
         self.ended = last_epoch and batch_idx + 1 >= trainer.num_training_batches
-        self.ended |= 0 < trainer.max_steps <= trainer.global_step
+        self.ended |= 0 < self.max_steps <= trainer.global_step
         if self.ended or trainer.should_stop:
             trainer.should_stop = True  # what makes Lightning validate within an epoch, too
             if trainer.check_val_every_n_epoch:

@@ -1,6 +1,7 @@
 """The Trainers of a run: that of training, with logger and checkpoints, and that of evaluation."""
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,9 +49,9 @@ def make_trainer(
         GradientPictures(run),  # first, so that no other callback counts its time as training
         *evaluators,
         figures,
-        EpochLine(figures, save_epoch),
         *([Timer(limit, verbose=False)] if limit else []),  # Lightning would add it behind the next
-        FinalValidation(),
+        FinalValidation(config["trainer"].get("max_steps", -1)),
+        EpochLine(figures, save_epoch),
         *_savers(config, run),
     ]
     options: dict[str, Any] = {
@@ -58,7 +59,9 @@ def make_trainer(
         "enable_model_summary": False,
         "num_sanity_val_steps": 0,
     }
-    options |= {key: value for key, value in config["trainer"].items() if key != "max_time"}
+    ends = ("max_time", "max_steps")  # of which callbacks take care
+    options |= {key: value for key, value in config["trainer"].items() if key not in ends}
+    options["max_epochs"] = options["max_epochs"] or -1
     if options["enable_progress_bar"]:
         callbacks.append(Bar(figures, options["log_every_n_steps"]))
     if kind := options.get("profiler"):  # Lightning would print what it measured, were it not quiet
@@ -81,7 +84,9 @@ def make_trainer(
 def _make(options: Mapping[str, Any], **fixed: Any) -> pl.Trainer:
     """A Trainer of the user's options and ours."""
     try:
-        return pl.Trainer(**options, **fixed, use_distributed_sampler=False)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*fp16 is not supported.*")
+            trainer = pl.Trainer(**options, **fixed, use_distributed_sampler=False)
     except (MisconfigurationException, ValueError, TypeError, RuntimeError) as error:
         asked = [
             f"trainer.{key} {options[key]}"
@@ -89,6 +94,9 @@ def _make(options: Mapping[str, Any], **fixed: Any) -> pl.Trainer:
             if options.get(key) not in (None, "32-true")
         ]
         raise UserError(f"{', '.join(asked) or 'trainer'}: {_shorten(error)}") from error
+    if options.get("precision") == "16-mixed" != trainer.precision:
+        raise UserError("trainer.precision: a CPU does not compute in 16-mixed; give bf16-mixed")
+    return trainer
 
 
 @contextmanager
