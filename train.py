@@ -75,7 +75,12 @@ def train(config: dict[str, Any], stem: str) -> Path:
     # the same initial weights whatever the data drew
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     lines, model = data.report(), config["model"]
-    detector = assemble(config, data.count_identities() if model["embedding_loss"] else None)
+    identities = data.count_identities() if model["embedding_loss"] else None
+    weights = data.class_weights()
+    detector = assemble(config, identities, weights)
+    if weights:
+        pairs = (f"{name} {weight:.3g}" for name, weight in zip(data.classes, weights, strict=True))
+        lines.append(f"class weights: {', '.join(pairs)}")
     if detector.criterion.embedding is not None:
         lines += detector.criterion.embedding.report()
     updates = check_resume(resume, run, config, detector) if resume else None

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import cv2
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
@@ -111,6 +112,17 @@ class DataModule(pl.LightningDataModule):
         splits = self.splits.items()
         counts = [line for part, split in splits for line in split.report(part, self.classes)]
         return [*self.lines, *counts, *report_identities(self.splits), *self.noise]
+
+    def class_weights(self) -> list[float] | None:
+        """Weights of the classes, (1 / objects of the class in train)^`class_weights`, of which the
+        mean over all objects is 1; None where that is 0. A class without objects counts as one."""
+        if not (exponent := self.options.class_weights):
+            return None
+        train = self.splits["train"]
+        labels = train.labels[~train.ignore]
+        counts = np.bincount(labels, minlength=len(self.classes)).clip(min=1)
+        weights = (1 / counts) ** exponent
+        return (weights * counts.sum() / (weights * counts).sum()).tolist()  # type: ignore[no-any-return]
 
     def count_identities(self) -> int:
         """How many there are in the training split; DataError for none, as nothing could be

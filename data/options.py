@@ -32,6 +32,7 @@ class Options:
     vflip: float = 0.0
     color: float = 0.0
     zoom: float = 0.0
+    class_weights: float = 0.0
     label_noise: float = 0.0
     noise_kind: Kind = "mixed"
     identity: str = "track_id"

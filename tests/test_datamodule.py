@@ -490,3 +490,20 @@ def test_label_noise_is_in_training_only(root: Path) -> None:
     assert clean.splits["train"].ignore.sum() == len(noisy.splits["train"].boxes)
     assert len(clean.splits["val"].boxes) == len(noisy.splits["val"].boxes)
     assert any("label noise 1" in line for line in noisy.report())
+
+
+def test_class_weights_are_inverse_frequencies_to_a_power(root: Path) -> None:
+    plain, half, full = (module(root, class_weights=power) for power in (0.0, 0.5, 1.0))
+    for data in (plain, half, full):
+        data.setup("fit")
+    assert plain.class_weights() is None
+    train = half.splits["train"]
+    objects = train.labels[~train.ignore].tolist()
+    counts = [max(1, objects.count(k)) for k in range(len(half.classes))]
+    for data, power in ((half, 0.5), (full, 1.0)):
+        weights = data.class_weights()
+        assert weights is not None
+        ratios = [(counts[0] / count) ** power for count in counts]
+        assert [weight / weights[0] for weight in weights] == pytest.approx(ratios)
+        mean = sum(w * n for w, n in zip(weights, counts, strict=True)) / sum(counts)
+        assert mean == pytest.approx(1)

@@ -76,6 +76,13 @@ def test_what_must_be_known_of_a_loss_is_printed_before_training(
     with pytest.raises(InterruptedError):
         train.main(words)
     assert GHMC().advice in capsys.readouterr().out.splitlines()
+    with pytest.raises(InterruptedError):
+        train.main([*tiny, "--data.class_weights", "0.5", "--run", str(tmp_path / "weighted")])
+    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("class weights: "))
+    assert line.startswith("class weights: disk 0.")  # the most frequent one
+    with pytest.raises(SystemExit):
+        train.main([*words[:-1], str(tmp_path / "refused"), "--data.class_weights", "0.5"])
+    assert "GHMC has no class_weights" in capsys.readouterr().err
 
 
 def test_checkpoint_weights_are_named_net_and_losses_only(run: Path) -> None:

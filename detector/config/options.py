@@ -55,6 +55,9 @@ OPTIONS = {
     "data.noise_kind": Option(
         Literal["mixed", "class", "missing", "shifted"], "mixed", "what is wrong with them"
     ),
+    "data.class_weights": Option(
+        Fraction, 0.0, "classes weigh by 1 / their objects, to this power; 0: all alike"
+    ),
     "data.identity": Option(str, "track_id", "key of annotations that tells objects apart"),
     "data.identities": Option(
         tuple[Count, Count] | None, None, "[P, K]: batches show P of them, K times or more"

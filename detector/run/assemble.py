@@ -4,7 +4,7 @@ import dataclasses
 import importlib
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -42,12 +42,18 @@ def make_loss(spec: Mapping[str, Any]) -> Any:
     return load_class(spec["name"])(**arguments)
 
 
-def assemble(config: dict[str, Any], num_identities: int | None = None) -> Detector:
+def assemble(
+    config: dict[str, Any],
+    num_identities: int | None = None,
+    class_weights: Sequence[float] | None = None,
+) -> Detector:
     """The untrained detector that a resolved configuration describes; `data.classes` must be filled
-    in. Without `num_identities` an embedding head has no losses, as in evaluation."""
+    in. Without `num_identities` an embedding head has no losses, as in evaluation. `class_weights`:
+    of the data, for the classification loss."""
     model = config["model"]
     num_classes = len(config["data"]["classes"])
-    class_loss, box_loss = (_loss(config, slot) for slot in ("class_loss", "box_loss"))
+    class_loss = _loss(config, "class_loss", class_weights)
+    box_loss = _loss(config, "box_loss")
     body = {key: model[key] for key in ("depth", "width", "norm", "channels", "p6", "freeze")}
     embedding_head = None
     if model["embedding_loss"]:
@@ -129,9 +135,19 @@ def make_postprocess(options: Mapping[str, Any], scores: Callable[[Tensor], Tens
     return Postprocess(scores, suppression, options["score_threshold"], options["candidates"])
 
 
-def _loss(config: dict[str, Any], slot: str) -> Any:
+def _loss(config: dict[str, Any], slot: str, class_weights: Sequence[float] | None = None) -> Any:
+    spec = config["model"][slot]
+    if class_weights is not None:
+        if "class_weights" not in spec:
+            raise UserError(
+                f"data.class_weights: {spec['name']} has no class_weights; choose another "
+                "model.class_loss (GHMC weighs examples by how many are like them, of all classes)"
+            )
+        if spec["class_weights"] is not None:
+            raise UserError("give data.class_weights or model.class_loss.class_weights, not both")
+        spec = {**spec, "class_weights": class_weights}
     try:
-        loss = make_loss(config["model"][slot])
+        loss = make_loss(spec)
         loss.setup(len(config["data"]["classes"]), config["model"]["channels"])
     except ValueError as error:
         raise UserError(f"model.{slot}: {error}") from error

@@ -1,0 +1,41 @@
+"""From a configuration to a detector: what the data decides about losses."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from detector.config.errors import UserError
+from detector.config.resolve import resolve
+from detector.run.assemble import assemble
+
+TINY = {
+    "model.depth": 10,
+    "model.width": 8,
+    "model.channels": 16,
+    "model.convs": 0,
+    "model.norm": "group",
+    "data.classes": ["rare", "common"],
+}
+
+
+def config(**changes: Any) -> dict[str, Any]:
+    return resolve([], {**TINY, **{key.replace("__", "."): v for key, v in changes.items()}})
+
+
+@pytest.mark.parametrize(
+    "loss", ["FocalLoss", "SigmoidCrossEntropy", "BalancedCrossEntropy", "SoftmaxCrossEntropy"]
+)
+def test_weights_of_the_data_are_those_of_the_loss(loss: str) -> None:
+    detector = assemble(config(model__class_loss=loss), class_weights=[2.0, 0.5])
+    weights = detector.criterion.class_loss.class_weights
+    assert isinstance(weights, torch.Tensor)
+    assert weights.tolist() == [2.0, 0.5]
+
+
+def test_weights_that_have_no_place_are_refused() -> None:
+    with pytest.raises(UserError, match="GHMC has no class_weights"):
+        assemble(config(model__class_loss="GHMC"), class_weights=[2.0, 0.5])
+    both = config(model__class_loss={"name": "FocalLoss", "class_weights": [1.0, 2.0]})
+    with pytest.raises(UserError, match="not both"):
+        assemble(both, class_weights=[2.0, 0.5])
