@@ -6,7 +6,7 @@ from pathlib import Path
 
 from detector.ablation.report import summarize_runs
 from detector.ablation.summary import Summary
-from detector.ablation.tables import conditions_table, format_csv, main_table
+from detector.ablation.tables import conditions_table, format_csv, main_table, scores_table
 from tests.test_summary import LOSSES, TRUTH, made_up_ablation, summary, write_state
 
 __all__ = ["summary"]  # the fixture
@@ -39,6 +39,17 @@ def test_seeds_that_are_not_done(tmp_path: Path) -> None:
     assert lines[0]["AP"] == ""
     assert lines[0]["reason"] == "why"
     assert float(lines[2]["AP"]) == 19 / 30
+
+
+def test_what_losses_do_to_scores(tmp_path: Path) -> None:
+    ablation = made_up_ablation(tmp_path / "out", [LOSSES])
+    assert not scores_table(summarize_runs(ablation, TRUTH, draws=50)).rows  # of older cells
+    for number, cell in enumerate(ablation.cells_of(("GHMC",))):
+        result = ablation.outcome(cell).result
+        scores = {"calibration_error": 0.1 * number, "pairs_above": 0.02, "suppression_ms": 1.5}
+        write_state(ablation, cell, "done", "", result | scores)
+    rows = scores_table(summarize_runs(ablation, TRUTH, draws=50)).cells()
+    assert rows == [["GHMC", "0.100", "2.00%", "1.50"]]
 
 
 def test_conditions(summary: Summary) -> None:

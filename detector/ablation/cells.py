@@ -30,7 +30,8 @@ class Outcome(NamedTuple):
 
     `result`, of a cell that is done: AP, AP50 and AP75 on all images after the last epoch;
     step_seconds of training (median over epochs) and its memory (GiB); rise, the AP gained in the
-    last quarter of training (None with fewer than two validations); with an embedding head what
+    last quarter of training (None with fewer than two validations); what the loss does to scores:
+    calibration_error, pairs_above and suppression_ms, see `ScoreMeter`; with an embedding head what
     eval.py knows of recognition ("identity/mAP" ...), and "identity/rise" of its mAP.
     """
 
@@ -202,6 +203,8 @@ def _read_result(run: Path) -> dict[str, Any]:
         "step_seconds": steps[len(steps) // 2],
         "memory": max(line["memory"] for line in epochs),
         "rise": _late_rise(epochs, "val/AP"),
+        "calibration_error": metrics["calibration"]["error"],
+        **metrics["scores"],
     }
     if "identity" in metrics:
         values = metrics["identity"]["values"]

@@ -14,7 +14,7 @@ from detector.ablation.notes import write_notes
 from detector.ablation.page import Document
 from detector.ablation.pictures import draw_curves, draw_effects
 from detector.ablation.summary import Summary, measure_queries, summarize
-from detector.ablation.tables import conditions_table, format_csv, main_table
+from detector.ablation.tables import conditions_table, format_csv, main_table, scores_table
 from detector.config.errors import UserError
 from detector.config.files import read_json, write
 from detector.config.resolve import load
@@ -45,7 +45,11 @@ def report(
     write(out / "results.csv", format_csv(ablation))
     fairness = check_runs(ablation)
     summary = summarize_runs(ablation, truth, draws, metric)
-    tables = {"Results": main_table(summary), "Conditions": conditions_table(summary)}
+    tables = {
+        "Results": main_table(summary),
+        "Conditions": conditions_table(summary),
+        "Scores": scores_table(summary),
+    }
     tables = {heading: table for heading, table in tables.items() if table.rows}
     document = Document(out.name, write_notes(summary, jobs), tables, fairness, command)
     write(out / "table.md", document.to_markdown())

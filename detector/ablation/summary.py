@@ -11,7 +11,8 @@ from detector.ablation.grid import RECOGNITION, Axis
 from detector.config.signatures import SLOTS
 from detector.evaluation.bootstrap import Comparison, holm
 
-FIGURES = ("AP", "AP50", "AP75", "step_seconds", "memory", "rise")
+SCORES = ("calibration_error", "pairs_above", "suppression_ms")  # what a loss does to scores
+FIGURES = ("AP", "AP50", "AP75", "step_seconds", "memory", "rise", *SCORES)
 Measured = tuple[float, np.ndarray]  # the metric of a cell, and on samples of the images (B,)
 
 

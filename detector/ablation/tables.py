@@ -9,7 +9,7 @@ import numpy as np
 
 from detector.ablation.cells import Ablation
 from detector.ablation.grid import RECOGNITION
-from detector.ablation.summary import FIGURES, Summary, short_key
+from detector.ablation.summary import FIGURES, SCORES, Summary, short_key
 from detector.evaluation.bootstrap import comparison_cells
 from detector.evaluation.table import Table
 
@@ -35,6 +35,18 @@ def main_table(summary: Summary) -> Table:
         rows.append([*cells, time, memory, rise])
     texts = [""] * (len(heads) - 3)
     return Table(heads, rows, [*texts, ".0f", ".2f", "+.3f"])
+
+
+def scores_table(summary: Summary) -> Table:
+    """What each point does to scores, means over seeds; without rows where no cell knows."""
+    heads = [*map(short_key, summary.ablation.axes)]
+    heads += ["calibration error", "pairs above the threshold", "suppression ms/image"]
+    rows = [
+        [*row.point, *(np.mean(row.figures[name]) for name in SCORES)]
+        for row in summary.rows
+        if all(row.figures[name] for name in SCORES)
+    ]
+    return Table(heads, rows, [*[""] * len(summary.ablation.axes), ".3f", ".2%", ".2f"])
 
 
 def conditions_table(summary: Summary) -> Table:
