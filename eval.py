@@ -160,7 +160,13 @@ def validate(
     data = DataModule(**config["data"], seed=config["seed"])
     data.setup("validate")
     labels = data.category_ids, data.classes
-    evaluator = Evaluator(data.ground_truth(), *labels, full=True, keep_candidates=keep_candidates)
+    evaluator = Evaluator(
+        data.ground_truth(),
+        *labels,
+        full=True,
+        max_detections=config["postprocess"]["max_detections"],
+        keep_candidates=keep_candidates,
+    )
     recognition, meter = IdentityEvaluator(full=True, draws=options["draws"]), ScoreMeter()
     trainer = make_evaluation_trainer(config["trainer"], [evaluator, recognition, meter])
     trainer.validate(detector, datamodule=data, verbose=False)

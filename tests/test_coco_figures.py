@@ -110,6 +110,25 @@ def test_both_tools_agree_in_every_cell() -> None:
             np.testing.assert_allclose(one.eval[name], other.eval[name], rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize("tools", [PLAIN, fast_tools()], ids=["pycocotools", "fastest"])
+def test_more_than_a_hundred_detections_have_figures_of_their_own(tools: Any) -> None:
+    """150 objects in a row, all detected: 100 of them in the figures of COCO."""
+    boxes = [[20.0 * k, 0.0, 10.0, 10.0] for k in range(150)]
+    truth = truth_of([box(0, bbox) for bbox in boxes])
+    results = [box(0, bbox, score=1 - k / 1000) for k, bbox in enumerate(boxes)]
+    plain = coco_figures(truth, results, tools=tools)
+    more = coco_figures(truth, results, max_detections=300, tools=tools)
+    assert {name: more.summary[name] for name in plain.summary} == pytest.approx(
+        plain.summary, nan_ok=True
+    )
+    assert more.per_class["class 1"] == plain.per_class["class 1"]
+    assert more.summary["AP"] == pytest.approx(67 / 101)  # recalls 0 .. 0.66 of 101
+    assert list(more.summary)[12:] == ["AP_300", "AR_300"]
+    assert more.summary["AP_300"] == more.summary["AR_300"] == pytest.approx(1)
+    some = coco_figures(truth, results, max_detections=20, tools=tools)
+    assert list(some.summary) == list(plain.summary)
+
+
 def test_average_precision_of_a_worked_example() -> None:
     ground_truth = truth_of(
         [box(0, [0, 0, 100, 100]), box(0, [200, 0, 100, 100]), box(1, [0, 0, 100, 100])]

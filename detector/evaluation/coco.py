@@ -18,15 +18,18 @@ from detector.evaluation.voc import voc_figures
 
 LARGEST = 2**53  # id: floats, as which some JSON readers take numbers, hold no larger ones
 CLASS_HEADS = ("objects", "AP", "AP50")  # of a class, in the printed table
+BEST = 100  # detections of an image and class that COCO's figures count
 AREAS = {"s": 1, "m": 2, "l": 3}  # objects to 32², to 96² and above, in pixels; 0 is all of them
 
 
 class Figures(NamedTuple):
     """`summary`: AP, AP50, AP75, then (full) APs, APm, APl, AR1, AR10, AR100, ARs, ARm, ARl, each
-    0 to 1. `per_class`: class name -> AP, AP50, objects, the number of those that are not crowds,
-    and (full) VOC07 and VOC12. `curves` (full): class name -> precision at IoU 0.5 and 101 recalls,
-    -1 without objects. `voc` (full): VOC07, the 11-point AP50 of VOC2007, and VOC12, the area
-    under the curve (see `detector.evaluation.voc`). A figure over no objects is nan."""
+    0 to 1, all of the 100 best detections of an image and class; then AP_300 and AR_300, of the
+    300 best, where so many were asked for. `per_class`: class name -> AP, AP50, objects, the number
+    of those that are not crowds, and (full) VOC07 and VOC12. `curves` (full): class name ->
+    precision at IoU 0.5 and 101 recalls, -1 without objects. `voc` (full): VOC07, the 11-point AP50
+    of VOC2007, and VOC12, the area under the curve (see `detector.evaluation.voc`). A figure over
+    no objects is nan."""
 
     summary: dict[str, float]
     per_class: dict[str, dict[str, float]]
@@ -89,10 +92,12 @@ def evaluate(
     *,
     full: bool = True,
     thresholds: Sequence[float] | None = None,
+    most: int = 100,
     tools: tuple[Any, Any] = (COCO, COCOeval),
 ) -> Any:
     """A COCOeval that has run. Not `full`: objects of all sizes together, the 100 best detections
-    only. `thresholds`: IoUs instead of COCO's ten. Raises ValueError as `coco_figures`."""
+    only; `full` and `most` above 100: of the `most` best, too. `thresholds`: IoUs instead of COCO's
+    ten. Raises ValueError as `coco_figures`."""
     every = [image["id"] for image in ground_truth["images"]]
     images = set(every if image_ids is None else map(int, image_ids))
     categories = {category["id"] for category in ground_truth["categories"]}
@@ -110,6 +115,8 @@ def evaluate(
         if not full:
             limits.areaRng, limits.areaRngLbl = limits.areaRng[:1], limits.areaRngLbl[:1]
             limits.maxDets = limits.maxDets[-1:]
+        elif most > BEST:
+            limits.maxDets = [*limits.maxDets, most]
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation
@@ -132,6 +139,7 @@ def coco_figures(
     *,
     full: bool = True,
     image_ids: Iterable[int] | None = None,
+    max_detections: int = BEST,
     tools: tuple[Any, Any] | None = None,
 ) -> Figures:
     """COCO's figures for boxes, as pycocotools defines them; `full` adds VOC's.
@@ -139,16 +147,22 @@ def coco_figures(
     `ground_truth` is the content of a COCO file; `info`, `area` (width x height) and `iscrowd` (0)
     may be missing. `full=False` skips the areas and the recalls: a third of the time, same numbers.
     `image_ids` restricts objects and detections to these images. Without detections the figures
-    are 0. `tools`: classes to compute with; None: the fastest that are installed. Raises ValueError
-    for results of unknown images or categories, for ids above 2^53, and for nan or inf.
+    are 0. `max_detections`: with more than 100 there are figures of so many, too, beside COCO's (a
+    crowd can have more objects). `tools`: classes to compute with; None: the fastest that are
+    installed. Raises ValueError for results of unknown images or categories, for ids above 2^53,
+    and for nan or inf.
     """
     tools = tools or fast_tools()
-    evaluation = evaluate(ground_truth, results, image_ids, full=full, tools=tools)
+    options: dict[str, Any] = {"full": full, "most": max_detections, "tools": tools}
+    evaluation = evaluate(ground_truth, results, image_ids, **options)
     objects = evaluation.cocoGt
     counts = Counter(row["category_id"] for row in objects.anns.values() if not row["iscrowd"])
     names = {category["id"]: category["name"] for category in ground_truth["categories"]}
     order = {category_id: k for k, category_id in enumerate(evaluation.params.catIds)}
-    precision = evaluation.eval["precision"][..., -1]  # (10 IoUs, 101 recalls, K, areas)
+    precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]
+    summary = _summary(precision, recall, list(evaluation.params.maxDets), full)
+    place = list(evaluation.params.maxDets).index(BEST)
+    precision = precision[..., place]  # (10 IoUs, 101 recalls, K, areas)
     per_class: dict[str, dict[str, float]] = {}
     curves: dict[str, list[float]] = {}
     for key, name in names.items():
@@ -156,7 +170,7 @@ def coco_figures(
         per_class[name] = {"AP": _mean(cells), "AP50": _mean(cells[0]), "objects": counts[key]}
         if full:
             curves[name] = precision[0, :, order[key], 0].tolist()
-    figures = Figures(_summary(precision, evaluation.eval["recall"], full), per_class, curves, {})
+    figures = Figures(summary, per_class, curves, {})
     if not full:
         return figures
     annotations = [row for row in ground_truth["annotations"] if row["image_id"] in objects.imgs]
@@ -192,12 +206,18 @@ def _mean(cells: np.ndarray) -> float:
     return float(cells.mean()) if cells.size else math.nan
 
 
-def _summary(precision: np.ndarray, recall: np.ndarray, full: bool) -> dict[str, float]:
-    """`precision` (10 IoUs, 101 recalls, K, areas), `recall` (10 IoUs, K, areas, detections)."""
-    every = precision[..., 0]
+def _summary(
+    precision: np.ndarray, recall: np.ndarray, limits: Sequence[int], full: bool
+) -> dict[str, float]:
+    """`precision` (10 IoUs, 101 recalls, K, areas, limits), `recall` (10 IoUs, K, areas, limits);
+    `limits`: how many detections of an image and class count."""
+    best = limits.index(BEST)
+    every = precision[..., 0, best]
     summary = {"AP": every, "AP50": every[0], "AP75": every[5]}
     if full:
-        summary |= {f"AP{size}": precision[..., area] for size, area in AREAS.items()}
-        summary |= {f"AR{most}": recall[:, :, 0, k] for k, most in enumerate((1, 10, 100))}
-        summary |= {f"AR{size}": recall[:, :, area, -1] for size, area in AREAS.items()}
+        summary |= {f"AP{size}": precision[..., area, best] for size, area in AREAS.items()}
+        summary |= {f"AR{most}": recall[:, :, 0, k] for k, most in enumerate(limits[: best + 1])}
+        summary |= {f"AR{size}": recall[:, :, area, best] for size, area in AREAS.items()}
+        for k, most in enumerate(limits[best + 1 :], best + 1):
+            summary |= {f"AP_{most}": precision[..., 0, k], f"AR_{most}": recall[:, :, 0, k]}
     return {name: _mean(cells) for name, cells in summary.items()}

@@ -31,6 +31,7 @@ class Evaluator(pl.Callback):
         category_ids, classes: id in `truth` and name of every label.
         full: COCO's twelve figures, VOC's two and the curves; else AP, AP50 and AP75, which take a
             third of the time.
+        max_detections: of an image; `full` has figures of more than COCO's 100 besides.
         keep_candidates: keep what suppression starts from, too.
 
     After a validation rank 0 has `figures`, `results` (all detections as COCO result rows),
@@ -45,10 +46,12 @@ class Evaluator(pl.Callback):
         classes: Sequence[str],
         *,
         full: bool = False,
+        max_detections: int = 100,
         keep_candidates: bool = False,
     ) -> None:
         self.truth, self.category_ids, self.classes = truth, category_ids, classes
         self.full, self.keep_candidates = full, keep_candidates
+        self.max_detections = max_detections
         self.figures: Figures | None = None
         self.results: list[Row] = []
         self.image_ids: list[int] = []
@@ -85,7 +88,8 @@ class Evaluator(pl.Callback):
         if rows is not None:
             self.image_ids = list(rows)
             self.results = [row for image in rows.values() for row in image]
-            self.figures = coco_figures(self.truth, self.results, full=self.full, image_ids=rows)
+            options: dict[str, Any] = {"full": self.full, "max_detections": self.max_detections}
+            self.figures = coco_figures(self.truth, self.results, image_ids=rows, **options)
             summary = self.figures.summary
         for name, value in trainer.strategy.broadcast(summary).items():
             pl_module.log(f"val/{name}", value)
