@@ -39,6 +39,7 @@ FILLED_IN = {
     **{"FILE": "configs/shapes.yaml", "OVERLAY": "configs/cpu.yaml", "N": "2"},
     **{"RUN": "first", "RUN_A": "first", "RUN_B": "second", "A": "FocalLoss", "B": "GHMC"},
     **{"NAME": "first", "KEY": "data.label_noise", "VALUE": "0", "BENCHMARK": "step"},
+    "[P, K]": "[4, 2]",
 }
 
 

@@ -71,7 +71,7 @@ def test_what_must_be_known_of_a_loss_is_printed_before_training(
     def interrupt(*_: Any) -> None:
         raise InterruptedError
 
-    monkeypatch.setattr("detector.training.trainer.make_trainer", interrupt)
+    monkeypatch.setattr("detector.training.trainer.log_config", interrupt)
     words = [*tiny, "--model.class_loss", "GHMC", "--run", str(tmp_path / "run")]
     with pytest.raises(InterruptedError):
         train.main(words)
