@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import Timer
 from torch import nn
 
 from detector.criterion import Criterion
@@ -34,6 +35,7 @@ def trainer(epoch: int = 0, **options: Any) -> Any:
     """A stand-in; `val_AP=0.5` is what was logged as val/AP."""
     metrics = {name: options.pop(name) for name in [*options] if name.startswith("val_")}
     defaults = {"max_epochs": 4, "should_stop": False, "sanity_checking": False}
+    defaults["callbacks"] = []
     return SimpleNamespace(
         current_epoch=epoch,
         is_global_zero=True,
@@ -74,8 +76,12 @@ def test_a_training_whose_time_is_over_is_validated(capsys: pytest.CaptureFixtur
     loop.global_step = 1
     final.on_train_batch_end(loop, module, None, None, 0)
     assert loop.check_val_every_n_epoch == 1
+    loop.callbacks = [Timer({"seconds": 0})]
     final.on_train_end(loop, module)
     assert "max_time is over" in capsys.readouterr().out
+    loop.callbacks = [Timer({"hours": 1})]  # something else ended it, and says so
+    final.on_train_end(loop, module)
+    assert capsys.readouterr().out == ""
 
 
 def test_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:

@@ -333,3 +333,22 @@ def test_it_memorizes_eight_images(shapes: Path, tiny: list[str], tmp_path: Path
     folder = train.main([*with_root(tiny, root), *flags, "--run", str(tmp_path / "run")])
     best = json.loads((folder / "metrics.json").read_text())["best"]
     assert best["val/AP50"] > 0.95
+
+
+def test_a_run_stops_where_its_ap_no_longer_rises(
+    tiny: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    """Weights that do not move: the first AP is the highest, and one validation without a higher
+    one is enough."""
+    frozen = ["--optimizer.lr", "1e-30", "--early_stopping.patience", "1"]
+    run = train.main([*tiny, *frozen, "--trainer.max_epochs", "6", "--run", str(tmp_path / "run")])
+    text = capsys.readouterr().out
+    assert "stopping: in 1 validations AP was not above" in text
+    assert "max_time" not in text
+    epochs = json.loads((run / "metrics.json").read_text())["epochs"]
+    assert [line["epoch"] for line in epochs] == [1, 2]
+    assert all("val/AP" in line for line in epochs)
+    train.main(["--resume", str(run), "--early_stopping.patience", "3"])
+    assert "stopping: in 3 validations AP was not above" in capsys.readouterr().out
+    epochs = json.loads((run / "metrics.json").read_text())["epochs"]
+    assert [line["epoch"] for line in epochs] == [1, 2, 3, 4]

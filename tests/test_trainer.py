@@ -10,6 +10,7 @@ from torch._inductor.exc import CppCompileError
 
 from detector.config.errors import UserError
 from detector.training.callbacks import Bar, EpochLine, FinalValidation, RampedEMA, StepFigures
+from detector.training.early_stopping import StopEarly
 from detector.training.gradient_pictures import GradientPictures
 from detector.training.trainer import make_evaluation_trainer, make_trainer, one_line_failures
 
@@ -20,8 +21,9 @@ class Evaluator(pl.Callback):
     pass
 
 
-def trainer(run: Path, decay: float = 0.0, **options: Any) -> pl.Trainer:
+def trainer(run: Path, decay: float = 0.0, patience: int = 0, **options: Any) -> pl.Trainer:
     config = {"trainer": OPTIONS | options, "ema": {"decay": decay}}
+    config["early_stopping"] = {"patience": patience}
     return make_trainer(config, run, [Evaluator()], lambda _: None)
 
 
@@ -34,6 +36,8 @@ def test_callbacks_come_in_order_and_options_pass(tmp_path: Path) -> None:
     saving = [ModelCheckpoint, ModelCheckpoint]
     watching = [GradientPictures, Evaluator, StepFigures, FinalValidation, EpochLine]
     assert kinds(loop) == [*watching, *saving]
+    stopping = [*watching[:-2], StopEarly, *watching[-2:], *saving]
+    assert kinds(trainer(tmp_path, patience=3, enable_progress_bar=False)) == stopping
     assert (loop.max_epochs, loop.log_every_n_steps, loop.limit_val_batches) == (7, 3, 5)  # type: ignore[attr-defined]
     assert loop.num_sanity_val_steps == 0
     best, last = loop.checkpoint_callbacks

@@ -123,6 +123,9 @@ OPTIONS = {
     "schedule.milestones": Option(list[Fraction], [0.667, 0.917], "shares of all updates"),
     "schedule.gamma": Option(Positive, 0.1, "factor at a milestone"),
     "ema.decay": Option(Threshold, 0.0, "of the averaged weights; 0: off"),
+    "early_stopping.patience": Option(
+        Natural, 0, "validations in a row without a higher AP that end the run; 0: off"
+    ),
     "speed.channels_last": Option(bool, True, "channels of a pixel together in memory"),
     "speed.compile": Option(
         Literal["none", "losses", "all"], "none", "losses: matching and losses; all: the net too"

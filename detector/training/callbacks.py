@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from pytorch_lightning.callbacks import Callback, TQDMProgressBar, WeightAveraging
+from pytorch_lightning.callbacks import Callback, Timer, TQDMProgressBar, WeightAveraging
 from torch import Tensor
 
 from detector.guard import Guard
@@ -230,5 +230,7 @@ class FinalValidation(Callback):
                 trainer.check_val_every_n_epoch = 1
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        if trainer.should_stop and not self.ended and trainer.is_global_zero:
+        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+        over = any((timer.time_remaining() or 0) <= 0 for timer in timers)
+        if over and not self.ended and trainer.is_global_zero:
             print("stopped, as trainer.max_time is over")

@@ -17,6 +17,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from detector.config.errors import UserError
 from detector.training.callbacks import Bar, EpochLine, FinalValidation, RampedEMA, StepFigures
 from detector.training.checkpoint_io import WholeFiles
+from detector.training.early_stopping import StopEarly
 from detector.training.gradient_pictures import GradientPictures
 
 DEVICES = ("accelerator", "devices", "num_nodes", "strategy", "precision")
@@ -44,12 +45,13 @@ def make_trainer(
             ones, before the run was interrupted, is taken back.
     """
     figures = StepFigures()
-    limit = config["trainer"].get("max_time")
+    limit, patience = config["trainer"].get("max_time"), config["early_stopping"]["patience"]
     callbacks = [
         GradientPictures(run),  # first, so that no other callback counts its time as training
         *evaluators,
         figures,
         *([Timer(limit, verbose=False)] if limit else []),  # Lightning would add it behind the next
+        *([StopEarly(patience)] if patience else []),
         FinalValidation(config["trainer"].get("max_steps", -1)),
         EpochLine(figures, save_epoch),
         *_savers(config, run),
