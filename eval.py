@@ -6,7 +6,7 @@ every suppression on the same candidates.
 """
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,7 +83,9 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
     if figures is None:  # not the first process
         return {}
     from detector.evaluation.coco import format_figures
+    from detector.evaluation.mistakes import choose_mistakes, draw_mistakes
     from detector.evaluation.operating_points import format_operating_points
+    from detector.evaluation.projector import write_projector
     from detector.evaluation.recognition import format_identities
     from detector.evaluation.report import write_report
     from detector.evaluation.scores import format_scores
@@ -95,8 +97,7 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
         f"{options['run']} ({options['checkpoint']}) on {split}, {len(evaluator.image_ids)} images"
     )
     explanation = explain(evaluator.truth, rows, evaluator.image_ids)
-    errors, calibrated, points = explanation
-
+    errors, calibrated, points, _ = explanation
     result = {
         "checkpoint": options["checkpoint"],
         "data": config["data"],
@@ -114,6 +115,10 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
         result["identity"] = recognition.figures._asdict()
         write_json(folder / "queries.json", recognition.queries())
     write_json(folder / "metrics.json", result)
+    mistakes = choose_mistakes(explanation.mistakes)
+    shown = [mistake for group in mistakes.values() for mistake in group]
+    named = [{**m._asdict(), "file_name": data.file_names[m.image_id]} for m in shown]
+    write_json(folder / "mistakes.json", named)
     for path in (folder / "detections.json", options["out"]):
         if path:
             write_json(Path(path), rows)
@@ -124,21 +129,28 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
     if recognition.figures is not None:
         print("", format_identities(recognition.figures), sep="\n")
     print(f"\ndetections: {options['out'] or folder / 'detections.json'}")
-    write_report(folder, title, figures, explanation)
+    read_image = image_reader(data)
+    sheet = draw_mistakes(mistakes, evaluator.truth["annotations"], read_image)
+    write_report(folder, title, figures, explanation, sheet)
     if recognition.figures is not None:
-        show_vectors(folder / "vectors", recognition.objects, data)
+        write_projector(folder / "vectors", recognition.objects, read_image)
+        print(f"vectors: tensorboard --logdir {folder / 'vectors'}   (tab Projector)")
     return figures.summary
 
 
-def show_vectors(folder: Path, objects: Any, data: Any) -> None:
-    """The vectors of true boxes, with crops, for TensorBoard's projector."""
-    from data.transforms import load_image
-    from detector.evaluation.projector import write_projector
+def image_reader(data: Any) -> Callable[[int], Any]:
+    """From the id of a validation image to its pixels, RGB (H, W, 3), as it was annotated."""
+    from data.transforms import load_annotated
 
     split = data.splits["val"]
-    paths = dict(zip(split.image_ids.tolist(), split.paths, strict=True))
-    write_projector(folder, objects, lambda image_id: load_image(paths[image_id]))
-    print(f"vectors: tensorboard --logdir {folder}   (tab Projector)")
+    sizes = [(height, width) for height, width in split.sizes.tolist()]
+    files = dict(zip(split.image_ids.tolist(), zip(split.paths, sizes, strict=True), strict=True))
+
+    def read_image(image_id: int) -> Any:
+        path, size = files[image_id]
+        return load_annotated(Path(path), size)
+
+    return read_image
 
 
 def validate(

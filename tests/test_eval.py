@@ -16,7 +16,7 @@ def test_an_evaluation_explains_itself(run: Path, capsys: Any) -> None:
     text = capsys.readouterr().out
     assert all(word in text for word in ("VOC07", "VOC12", "location", "calibration error"))
     saved = json.loads((run / "eval" / "metrics.json").read_text())
-    assert {"summary", "per_class", "voc", "errors", "calibration"} <= set(saved)
+    assert {"summary", "per_class", "voc", "errors", "calibration", "best_score"} <= set(saved)
     assert set(saved["scores"]) == {"pairs_above", "suppression_ms"}
     assert "NaN" not in (run / "eval" / "metrics.json").read_text()  # JSON knows none
     rows = json.loads((run / "eval" / "detections.json").read_text())

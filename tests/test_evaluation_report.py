@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -21,7 +22,7 @@ def content() -> Any:
 
 def test_the_panels_show_the_figures(content: Any) -> None:
     pytest.importorskip("matplotlib", reason="pictures need the extra 'plots'")
-    figures, (errors, calibrated, points) = content
+    figures, (errors, calibrated, points, _) = content
     curves, sizes, scores, kinds, bins, confusion = draw_report("title", *content).axes
     labels = [text.get_text() for text in curves.get_legend().get_texts()]
     known = {name: row["AP50"] for name, row in figures.per_class.items() if row["objects"]}
@@ -38,14 +39,15 @@ def test_the_panels_show_the_figures(content: Any) -> None:
 
 
 def test_tensorboard_gets_figures_errors_and_the_picture(content: Any, tmp_path: Path) -> None:
-    figures, (errors, _, points) = content
-    write_report(tmp_path, "title", *content)
+    figures, (errors, _, points, _) = content
+    write_report(tmp_path, "title", *content, np.zeros((20, 30, 3), np.uint8))
     events = EventAccumulator(str(tmp_path)).Reload()
     values = {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]}
     assert values["eval/AP"] == pytest.approx(figures.summary["AP"])
     assert values["eval_error/missed"] == pytest.approx(errors.gained["missed"])
     assert values["eval/best_f1"] == pytest.approx(points.best.f1)
-    for name in ("report", "confusion"):
+    assert (tmp_path / "mistakes.png").is_file()
+    for name in ("report", "confusion", "mistakes"):
         assert (f"eval/{name}" in events.Tags()["images"]) == (tmp_path / f"{name}.png").is_file()
     assert "eval/class 3" in events.Tags()["tensors"]
     assert "eval/class 4" not in events.Tags()["tensors"]  # without objects

@@ -58,7 +58,8 @@ def draw(
     for index in shown:  # the text comes last, no line runs through it
         color = GRAY if ignore[index] else COLORS[labels[index] % len(COLORS)]
         text = class_names[labels[index]] + ("" if scores is None else f" {scores[index]:.2f}")
-        _write(canvas, text, boxes[index], color)
+        if text:
+            _write(canvas, text, boxes[index], color)
     return canvas
 
 

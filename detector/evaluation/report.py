@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
+from detector.config.files import write
 from detector.evaluation.calibration import Calibration
 from detector.evaluation.coco import Figures
 from detector.evaluation.operating_points import Confusion, OperatingPoints
@@ -17,18 +19,28 @@ from detector.evaluation.tide import KINDS, Errors, Explanation
 CLASSES = 12  # so many curves can be told apart; of more classes those with most objects are drawn
 
 
-def write_report(folder: Path, title: str, figures: Figures, explanation: Explanation) -> None:
-    """report.png, confusion.png and TensorBoard's files in `folder`; says where pictures are."""
+def write_report(
+    folder: Path,
+    title: str,
+    figures: Figures,
+    explanation: Explanation,
+    mistakes: np.ndarray | None = None,
+) -> None:
+    """report.png, confusion.png, mistakes.png and TensorBoard's files in `folder`; says where
+    pictures are. `mistakes`: their sheet, RGB (H, W, 3), None where there are none."""
     path, confusion = folder / "report.png", explanation.points.confusion
     pictures = {"report": save_picture(path, draw_report, title, figures, explanation)}
     if confusion is not None:
         file = folder / "confusion.png"
         pictures["confusion"] = save_picture(file, draw_confusion, confusion)
+    if mistakes is not None:
+        write(folder / "mistakes.png", cv2.imencode(".png", mistakes[..., ::-1])[1].tobytes())
+        pictures["mistakes"] = mistakes
+    known = {name: pixels for name, pixels in pictures.items() if pixels is not None}
+    if known:
+        print("pictures:", ", ".join(str(folder / f"{name}.png") for name in known))
     if pictures["report"] is None:
         print(NO_MATPLOTLIB)
-    else:
-        print("pictures:", ", ".join(str(folder / f"{name}.png") for name in pictures))
-    known = {name: pixels for name, pixels in pictures.items() if pixels is not None}
     log_report(folder, figures, explanation, known)
 
 

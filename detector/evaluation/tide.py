@@ -28,20 +28,36 @@ class Errors(NamedTuple):
     counts: dict[str, int]
 
 
+class Mistake(NamedTuple):
+    """A wrong detection, or an object that is missed. `kind`: of `KINDS` · `bbox`: x, y, width,
+    height · `score`: None for an object · `detected`: class of the detection, "" for an object ·
+    `truth`: class of the object that it is about, "" for none."""
+
+    kind: str
+    image_id: int
+    bbox: list[float]
+    score: float | None
+    detected: str
+    truth: str
+
+
 class Explanation(NamedTuple):
     """All that is read from the matches at IoU 0.5."""
 
     errors: Errors
     calibration: Calibration
     points: OperatingPoints
+    mistakes: list[Mistake]
 
 
 Object = tuple[int, int]  # category id, index among the objects
 
 
 class Detection(NamedTuple):
-    """`kind`: of its error, "" for none. `target`: what a location or class error is about."""
+    """`row`: its place in the results, -1 for one that was made up. `kind`: of its error, "" for
+    none. `target`: what a location or class error is about."""
 
+    row: int
     category: int
     score: float
     correct: bool
@@ -73,20 +89,46 @@ def explain(
     results = [row for row in results if row["image_id"] in chosen]
     matches = match_all(ground_truth, results, chosen, thresholds=[FOREGROUND])
     names = {category["id"]: category["name"] for category in ground_truth["categories"]}
-    points = find_operating_points(objects, results, matches, names)
-    return Explanation(find_errors(objects, results, matches), calibration(matches), points)
+    detections, unmatched = classify(objects, results, matches), list_unmatched(objects, matches)
+    targets = {detection.target for detection in detections}
+    missed = [target for target in unmatched if target not in targets]
+    return Explanation(
+        find_errors(detections, unmatched, missed, matches),
+        calibration(matches),
+        find_operating_points(objects, results, matches, names),
+        list_mistakes(objects, results, detections, missed, names),
+    )
+
+
+def list_mistakes(
+    objects: Sequence[Mapping[str, Any]],
+    results: Sequence[Mapping[str, Any]],
+    detections: Sequence[Detection],
+    missed: Sequence[Object],
+    names: Mapping[int, str],
+) -> list[Mistake]:
+    """Wrong detections by falling score, then missed objects, the largest first."""
+    mistakes = []
+    for detection in sorted(detections, key=lambda detection: -detection.score):
+        if not detection.correct:
+            row, kind, target = results[detection.row], detection.kind, detection.target
+            truth = names[target[0]] if target else ""
+            found = row["image_id"], list(row["bbox"]), detection.score, names[detection.category]
+            mistakes.append(Mistake(kind, *found, truth))
+    rows = [objects[index] for _, index in missed]
+    for row in sorted(rows, key=lambda row: -row["bbox"][2] * row["bbox"][3]):
+        name = names[row["category_id"]]
+        mistakes.append(Mistake("missed", row["image_id"], list(row["bbox"]), None, "", name))
+    return mistakes
 
 
 def find_errors(
-    objects: Sequence[Mapping[str, Any]],
-    results: Sequence[dict[str, Any]],
+    detections: Sequence[Detection],
+    unmatched: Sequence[Object],
+    missed: Sequence[Object],
     matches: Mapping[int, Matches],
 ) -> Errors:
-    """`objects`: annotations, and `results`: detections, that were matched at IoU 0.5."""
-    detections = classify(objects, results, matches)
-    unmatched = list_unmatched(objects, matches)
-    targets = {detection.target for detection in detections}
-    missed = [target for target in unmatched if target not in targets]
+    """`unmatched`: the objects without a detection, and `missed`: those that no error is about."""
     totals = {category: int(m.objects.sum()) for category, m in matches.items()}
     ap50 = compute_ap50(detections, totals)
     gained = {
@@ -131,22 +173,23 @@ def classify(
         results_of[results[index]["image_id"]].append(index)
     detections: list[Detection] = []
     for image_id, indices in sorted(results_of.items()):  # in COCO's order: equal scores keep it
-        rows = [(results[index], correct[index]) for index in indices]
+        rows = [(index, results[index], correct[index]) for index in indices]
         detections += _classify_image(rows, objects, objects_of[image_id])
     return detections
 
 
 def _classify_image(
-    rows: Sequence[tuple[dict[str, Any], bool]],
+    rows: Sequence[tuple[int, Mapping[str, Any], bool]],
     objects: Sequence[Mapping[str, Any]],
     indices: Sequence[int],
 ) -> Iterator[Detection]:
-    """`rows`: detections, and whether each is correct; `indices`: of the image's objects."""
+    """`rows`: places of detections, these, and whether each is correct; `indices`: of the image's
+    objects."""
     categories = np.array([objects[index]["category_id"] for index in indices], int)
     boxes = [objects[index]["bbox"] for index in indices]
-    overlaps = box_iou([row["bbox"] for row, _ in rows], boxes)
-    for (row, correct), overlap in zip(rows, overlaps, strict=True):
-        detection = Detection(row["category_id"], float(row["score"]), correct)
+    overlaps = box_iou([row["bbox"] for _, row, _ in rows], boxes)
+    for (index, row, correct), overlap in zip(rows, overlaps, strict=True):
+        detection = Detection(index, row["category_id"], float(row["score"]), correct)
         if not correct:
             kind, place = find_kind(overlap, categories == row["category_id"])
             target = None if place is None else (int(categories[place]), indices[place])
@@ -176,7 +219,7 @@ def fix(detections: Sequence[Detection], kind: str, unmatched: set[Object]) -> l
             continue
         if target not in best or best[target].score < detection.score:
             best[target] = detection
-    fixed = [Detection(category, best[category, k].score, True) for category, k in best]
+    fixed = [Detection(-1, category, best[category, k].score, True) for category, k in best]
     return [detection for detection in detections if detection.kind != kind] + fixed
 
 
