@@ -14,14 +14,15 @@ from detector.config.errors import one_line_errors
 from detector.config.files import RECORD, Outputs
 from detector.config.types import Count, Option
 
-USAGE = """python scripts/plot_embeddings.py --out DIR [--steps 800]
+USAGE = """python scripts/plot_embeddings.py --out DIR [--steps 400]
 
 Writes margins.png, the target logit of a classifier against the angle between embedding and class
 vector, and features.png, what a tiny net with two outputs makes of eight drawn identities when it
 is trained with each loss, on images that it was not trained on. Both are drawn by the losses."""
 PROGRAM_OPTIONS = {
     "--out": Option(str, ..., "folder to write to"),
-    "--steps": Option(Count, 800, "updates of each net of features.png"),
+    "--steps": Option(Count, 400, "updates of each net of features.png"),
+    "--images": Option(Count, 2000, "that each net is trained on; 800 others are drawn"),
 }
 MARGINS, FEATURES = "margins.png", "features.png"
 IDENTITIES, SIDE = 8, 24  # of features.png: how many, and pixels of their images
@@ -95,9 +96,11 @@ def make_net() -> Any:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * (SIDE // 8) ** 2, 2))
 
 
-def train_features(losses: Sequence[Any], steps: int) -> tuple[Any, float]:
-    """Outputs (B, 2) of a net trained with the losses for images it has not seen, and the share of
-    them whose own class has the highest cosine (or logit, of softmax)."""
+def train_features(
+    losses: Sequence[Any], steps: int, seen: tuple[Any, Any], unseen: tuple[Any, Any]
+) -> tuple[Any, float]:
+    """Outputs (B, 2) for unseen images of a net trained with the losses on seen ones, and the share
+    of them whose own class has the highest cosine (or logit, of softmax)."""
     import torch
 
     net = make_net()
@@ -106,7 +109,7 @@ def train_features(losses: Sequence[Any], steps: int) -> tuple[Any, float]:
     parameters = [*net.parameters(), *(p for loss in losses for p in loss.parameters())]
     optimizer = torch.optim.Adam(parameters, lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    images, numbers = draw_examples(2000, seed=1)
+    images, numbers = seen
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
         rows = torch.randint(0, len(images), (128,), generator=generator)
@@ -118,7 +121,7 @@ def train_features(losses: Sequence[Any], steps: int) -> tuple[Any, float]:
         schedule.step()
         for loss in losses:
             loss.advance()
-    images, numbers = draw_examples(800, seed=2)
+    images, numbers = unseen
     with torch.no_grad():
         features = net.eval()(images)
         classifier = losses[0].classifier
@@ -126,7 +129,7 @@ def train_features(losses: Sequence[Any], steps: int) -> tuple[Any, float]:
     return features, float((logits.argmax(1) == numbers).float().mean())
 
 
-def plot_features(steps: int) -> Any:
+def plot_features(steps: int, count: int) -> Any:
     """One panel for each loss, a color for each identity, lines for class vectors; a matplotlib
     Figure."""
     import torch
@@ -143,16 +146,17 @@ def plot_features(steps: int) -> Any:
         **{f"SphereFace, m = {m}": [SphereFaceLoss(m, 1000, 2, 0)] for m in (1, 2, 3, 4)},
     }
     figure, panels = make_panels(2, 4, (12, 6.4))
-    _, numbers = draw_examples(800, seed=2)
+    seen, unseen = draw_examples(count, seed=1), draw_examples(800, seed=2)
+    numbers = unseen[1]
     for panel, (name, losses) in zip(panels.flat, kinds.items(), strict=True):
-        features, accuracy = train_features(losses, steps)
+        features, accuracy = train_features(losses, steps, seen, unseen)
         print(f"{name}: {accuracy:.3f} of the images are recognized", flush=True)
-        reach = features.norm(dim=1).quantile(0.99)
+        length = features.norm(dim=1).quantile(0.99)
         for number in range(IDENTITIES):
             x, y = features[numbers == number].T
             panel.scatter(x, y, s=4, color=COLORS[number], linewidths=0)
         if not losses[0].bias:
-            vectors = torch.nn.functional.normalize(losses[0].classifier.weight.detach()) * reach
+            vectors = torch.nn.functional.normalize(losses[0].classifier.weight.detach()) * length
             for x, y in vectors.tolist():
                 panel.plot([0, x], [0, y], color="black", linewidth=0.6)
         panel.set_title(f"{name}: {accuracy:.0%}", fontsize=10)
@@ -167,7 +171,7 @@ def plot(options: dict[str, Any]) -> None:
     Outputs(out / RECORD).claim(out / MARGINS, out / FEATURES)
     pictures = [
         save_picture(out / MARGINS, plot_margins, dpi=130),
-        save_picture(out / FEATURES, plot_features, options["steps"], dpi=130),
+        save_picture(out / FEATURES, plot_features, options["steps"], options["images"], dpi=130),
     ]
     if any(picture is None for picture in pictures):
         print(NO_MATPLOTLIB)

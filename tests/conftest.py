@@ -66,6 +66,27 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny: list[str]) -> Path:
     return train.main([*tiny, "--run", str(folder), "--ema.decay", "0.9"])
 
 
+@pytest.fixture(scope="session")
+def headed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained run with an embedding head, as train.py leaves it; beside it, tiny.yaml."""
+    import torch
+
+    from detector.config.resolve import resolve, save
+    from detector.run.assemble import assemble
+
+    run = tmp_path_factory.mktemp("runs") / "headed"
+    config = run.parent / "tiny.yaml"
+    config.write_text(TINY)
+    changed = {"model.embedding.size": 8, "model.embedding_loss": "ArcFaceLoss"}
+    tree = resolve([config], changed | {"data.classes": ["tile", "disk"], "data.root": str(run)})
+    torch.manual_seed(0)
+    (run / "checkpoints").mkdir(parents=True)
+    save(tree, run / "config.yaml")
+    state = {f"net.{name}": value for name, value in assemble(tree).net.state_dict().items()}
+    torch.save({"state_dict": state}, run / "checkpoints" / "best.ckpt")
+    return run
+
+
 def join_group(rank: int, store: str) -> None:
     import torch
 

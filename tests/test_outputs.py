@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import eval as evaluation
-from scripts import ablate, gradient_density, predict, voc2coco
+from scripts import ablate, gradient_density, plot_embeddings, predict, search, voc2coco
 
 Command = Callable[[Path, Path, str], Any]  # run, data folder, where to write to
 COMMANDS: dict[str, Command] = {
@@ -30,14 +30,32 @@ COMMANDS: dict[str, Command] = {
             out,
         ]
     ),
+    "search.py": lambda run, data, out: search.main(
+        [
+            *[
+                str(run.parent / "headed"),
+                "--query",
+                str(next((data / "val").iterdir())),
+                "--out",
+                out,
+            ],
+            *["--gallery", str(data / "val"), "--box", "1", "1", "20", "20"],
+        ]
+    ),
+    "plot_embeddings.py": lambda run, data, out: plot_embeddings.main(
+        ["--out", out, "--steps", "1", "--images", "8"]
+    ),
     "gradient_density.py": lambda run, data, out: gradient_density.main([str(run), "--out", out]),
 }
 
 
 @pytest.fixture(scope="module")
-def spare(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the run, whose folder remembers what was written."""
-    return Path(shutil.copytree(run, tmp_path_factory.mktemp("spare") / "run"))
+def spare(run: Path, headed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the run, whose folder remembers what was written; beside it, one with the embedding
+    head."""
+    folder = tmp_path_factory.mktemp("spare")
+    shutil.copytree(headed, folder / "headed")
+    return Path(shutil.copytree(run, folder / "run"))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from losses import FocalLoss, SmoothL1Loss
-from scripts import plot_losses
+from scripts import plot_embeddings, plot_losses
 from scripts.benchmark import evaluation, losses, step
 from scripts.benchmark.__main__ import BENCHMARKS, main
 from scripts.benchmark.timing import call_in_process, make_batch, take_turns
@@ -168,3 +168,27 @@ def test_figures_are_drawn(tmp_path: Path) -> None:
     plot_losses.main(["--out", str(tmp_path)])
     names = {"focal", "ghm", "fixed_points", "deltas", "overlaps"}
     assert {path.stem for path in tmp_path.glob("*.png")} == names
+
+
+def test_figures_of_embedding_losses_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="figures need the extra 'plots'")
+    words = ["--out", str(tmp_path), "--steps", "1", "--images", "24"]
+    plot_embeddings.main(words)
+    assert {path.name for path in tmp_path.glob("*.png")} == {"margins.png", "features.png"}
+    plot_embeddings.main(words)  # its own figures are replaced, a file of somebody else is not
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "margins.png").write_bytes(b"theirs")
+    with pytest.raises(SystemExit) as caught:
+        plot_embeddings.main([*words[2:], "--out", str(tmp_path / "theirs")])
+    assert caught.value.code == 2
+    assert (tmp_path / "theirs" / "margins.png").read_bytes() == b"theirs"
+
+
+def test_examples_of_identities_depend_on_the_seed_alone() -> None:
+    images, numbers = plot_embeddings.draw_examples(10, seed=1)
+    again, _ = plot_embeddings.draw_examples(10, seed=1)
+    other, _ = plot_embeddings.draw_examples(10, seed=2)
+    assert images.shape == (10, 3, plot_embeddings.SIDE, plot_embeddings.SIDE)
+    assert torch.equal(images, again)
+    assert not torch.equal(images, other)
+    assert numbers.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 0, 1]

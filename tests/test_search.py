@@ -7,29 +7,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 
 from data.identities import draw_identities
 from detector.config.resolve import resolve, save
-from detector.run.assemble import assemble
 from scripts import search
-from tests.conftest import TINY
-
-
-@pytest.fixture(scope="module")
-def headed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained run with an embedding head, as train.py leaves it."""
-    run = tmp_path_factory.mktemp("runs") / "headed"
-    config = run.parent / "tiny.yaml"
-    config.write_text(TINY)
-    changed = {"model.embedding.size": 8, "model.embedding_loss": "ArcFaceLoss"}
-    tree = resolve([config], changed | {"data.classes": ["tile", "disk"], "data.root": str(run)})
-    torch.manual_seed(0)
-    (run / "checkpoints").mkdir(parents=True)
-    save(tree, run / "config.yaml")
-    state = {f"net.{name}": value for name, value in assemble(tree).net.state_dict().items()}
-    torch.save({"state_dict": state}, run / "checkpoints" / "best.ckpt")
-    return run
 
 
 @pytest.fixture(scope="module")
