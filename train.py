@@ -50,6 +50,7 @@ def train(config: dict[str, Any], stem: str) -> Path:
     from pytorch_lightning.utilities import rank_zero_only
 
     from data.datamodule import DataModule
+    from detector.evaluation.batch_picture import BatchPicture
     from detector.evaluation.evaluator import Evaluator
     from detector.evaluation.recognition import IdentityEvaluator
     from detector.run.assemble import assemble, compile_parts
@@ -92,7 +93,8 @@ def train(config: dict[str, Any], stem: str) -> Path:
     losses = detector.criterion.class_loss, detector.criterion.box_loss
     lines += [loss.advice for loss in losses if loss.advice]
     evaluator = Evaluator(data.ground_truth(), data.category_ids, data.classes)
-    evaluators = [evaluator, *([IdentityEvaluator()] if model["embedding_loss"] else [])]
+    evaluators = [evaluator, BatchPicture(run, data.classes)]
+    evaluators += [IdentityEvaluator()] if model["embedding_loss"] else []
     trainer = make_trainer(config, run, evaluators, partial(add_epoch, run), updates)
     check_batches(config["trainer"], len(data.train_dataloader()), len(data.val_dataloader()))
     if first:

@@ -95,10 +95,11 @@ def test_tensorboard_has_what_users_look_for(run: Path) -> None:
     scalars = {"train/loss", "train/class", "train/box", "train/lr", "train/gradient_norm"}
     scalars |= {"train/num_foreground", "val/AP", "val/AP50", "val/AP75", "val/class", "val/box"}
     assert scalars <= set(tags["scalars"])
-    expected = {"val/truth_and_detections"}
+    expected = {"train/batch", "val/truth_and_detections"}
     if importlib.util.find_spec("matplotlib"):
         expected.add("train/gradients")
     assert set(tags["images"]) == expected
+    assert (run / "train_batch.png").is_file()
     assert "config/text_summary" in tags["tensors"]
     assert len(losses(run)) == 8  # 2 epochs of 16 / 4 steps, read at every one
 
