@@ -75,7 +75,7 @@ def train(config: dict[str, Any], stem: str) -> Path:
     config["data"] |= {"format": data.format, "classes": list(data.classes)}
     # the same initial weights whatever the data drew
     pl.seed_everything(config["seed"], workers=True, verbose=False)
-    lines, model = data.report(), config["model"]
+    lines, model = data.report(config["postprocess"]["max_detections"]), config["model"]
     identities = data.count_identities() if model["embedding_loss"] else None
     weights = data.class_weights()
     detector = assemble(config, identities, weights)

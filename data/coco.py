@@ -180,7 +180,7 @@ def _read_annotations(content: Content, path: Path) -> list[str]:
         "image_id": {image["id"] for image in content["images"]},
         "category_id": {category["id"] for category in content["categories"]},
     }
-    odd_areas = 0
+    odd_areas = difficult = 0
     for row in content["annotations"]:
         for key, ids in known.items():
             value = row[key]
@@ -193,6 +193,8 @@ def _read_annotations(content: Content, path: Path) -> list[str]:
                 if value.lower() not in TRUTH:
                     raise DataError(f"{_name(row, path)} has {key} {value!r}: write 0 or 1")
                 row[key] = TRUTH[value.lower()]
+        if row.get("difficult") and not row.get("iscrowd"):
+            row["iscrowd"], difficult = 1, difficult + 1
         if isinstance(row["bbox"], list) and any(isinstance(side, str) for side in row["bbox"]):
             row["bbox"] = [_number(side, side) for side in row["bbox"]]
         if row.get("area") is not None:
@@ -203,7 +205,12 @@ def _read_annotations(content: Content, path: Path) -> list[str]:
                 row["area"] = area
             else:
                 odd_areas += bool(row.pop("area"))
-    return [f"{odd_areas} areas are below 0 or infinite: width x height count"] * bool(odd_areas)
+    notes = {
+        f"{odd_areas} areas are below 0 or infinite: width x height count": odd_areas,
+        f"{difficult} difficult objects without iscrowd count as if they had it, in training and "
+        "evaluation: pycocotools, given the file as it is, would count them as objects": difficult,
+    }
+    return [note for note, count in notes.items() if count]
 
 
 def _name(row: dict[str, Any], path: Path) -> str:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from data import DataError
 from data.check import Finding, check, raise_errors
+from data.check_files import check_counts
 from data.content import Content, Source, class_ids, complete, restrict
 from data.dataset import Images, collate
 from data.identity_sampler import IdentityBatches
@@ -32,7 +33,9 @@ class DataModule(pl.LightningDataModule):
     """Training and validation data in COCO's, VOC's, YOLO's or the drawn shapes' layout.
 
     After `setup`: `format`, the layout that was found; `classes` and `category_ids` (the data set's
-    id of each); `file_names` of the validation split by image id; `ground_truth()`; `report()`.
+    id of each); `file_names` of the validation split by image id, and `train_names`;
+    `ground_truth()`; `report()`; `is_undivided`, whether the data set has no splits, so that one
+    was set apart.
     `input_size` places bare images as validation does. With `holdout` that share of the training
     split is validated on, and not trained on, instead of `val`; label noise (see `data.noise`) is
     in training only. Everything that is wrong with the data is a DataError of one line.
@@ -54,6 +57,8 @@ class DataModule(pl.LightningDataModule):
         self.classes: list[str] = []
         self.category_ids: list[int] = []
         self.file_names: dict[int, str] = {}
+        self.train_names: dict[int, str] = {}
+        self.is_undivided = False
         self._truth: Content = {}
         self._datasets: dict[str, Images] = {}
 
@@ -80,11 +85,14 @@ class DataModule(pl.LightningDataModule):
         if "train" in splits and self.options.label_noise:
             splits["train"] = self._with_noise(splits["train"])
         self.splits = number_identities(splits)
+        self.is_undivided = any(source.undivided for source in reading.sources.values())
         source = reading.sources["val"]
         self._truth = complete(restrict(source.content, self.classes), self.classes)
         ids = class_ids(self._truth, source.where)
         self.category_ids = [ids[name] for name in self.classes]
-        self.file_names = {image["id"]: image["file_name"] for image in self._truth["images"]}
+        self.file_names = _names(self._truth)
+        if "train" in reading.sources:
+            self.train_names = _names(reading.sources["train"].content)
 
     def _split(self, source: Source) -> Split:
         arguments = (source.content, source.folder, self.classes, source.where)
@@ -103,9 +111,17 @@ class DataModule(pl.LightningDataModule):
         the categories that `classes` leaves out), or what scripts/voc2coco.py writes."""
         return self._truth
 
-    def report(self) -> list[str]:
+    def report(self, max_detections: int | None = None) -> list[str]:
         """What was read and what was left out, and warnings, as short lines."""
-        return [*self.describe(), *(f"warning: {finding.line}" for finding in self.findings)]
+        return [*self.describe(), *self.warnings(max_detections)]
+
+    def warnings(self, max_detections: int | None = None) -> list[str]:
+        """What may be wrong, one line each; images of val with more objects than are detected, too,
+        where `max_detections` says how many that are."""
+        findings = list(self.findings)
+        if max_detections is not None:
+            findings += check_counts("val", self.splits["val"], max_detections)
+        return [f"warning: {finding.line}" for finding in findings]
 
     def describe(self) -> list[str]:
         """The same without warnings."""
@@ -169,6 +185,10 @@ class DataModule(pl.LightningDataModule):
             persistent_workers=options.workers > 0,
             worker_init_fn=_start_worker,
         )
+
+
+def _names(content: Content) -> dict[int, str]:
+    return {image["id"]: image["file_name"] for image in content["images"]}
 
 
 def _start_worker(_: int) -> None:

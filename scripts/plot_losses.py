@@ -1,11 +1,9 @@
-"""Draw the figures of docs/losses.md with the losses themselves.
+"""Draw the figures of docs/losses.md with the losses:  python scripts/plot_losses.py --out DIR"""
 
-python scripts/plot_losses.py --out docs/figures
-"""
-
-import argparse
+import io
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 from torch import Tensor
 
+from detector.config.command_line import parse_options
+from detector.config.errors import one_line_errors
+from detector.config.files import RECORD, Outputs, write
+from detector.config.types import Option
 from losses import (
     GHMC,
     GHMR,
@@ -31,6 +33,11 @@ from losses import (
     SmoothL1Loss,
 )
 
+USAGE = """python scripts/plot_losses.py --out DIR
+
+Writes focal.png, ghm.png, fixed_points.png, deltas.png and overlaps.png, and prints a table of
+examples. Needs matplotlib."""
+PROGRAM_OPTIONS = {"--out": Option(str, ..., "folder to write to")}
 ONE = torch.tensor(1.0)
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
 
@@ -221,29 +228,38 @@ def examples_table() -> str:
     return "\n".join(lines)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("docs/figures"), help="(%(default)s)")
-    options = parser.parse_args(arguments)
-    try:
-        import matplotlib
-    except ImportError:
-        parser.error("the figures need matplotlib: pip install -e '.[plots]'")
+def plot(out: Path) -> None:
+    """Writes every figure to a folder, and prints the table of examples."""
+    import matplotlib
+
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     plt.rcParams |= {"axes.grid": True, "grid.alpha": 0.3, "axes.spines.top": False}
     plt.rcParams |= {"axes.spines.right": False, "legend.frameon": False, "lines.linewidth": 1.6}
-    options.out.mkdir(parents=True, exist_ok=True)
     plots = {"focal": plot_focal, "ghm": plot_ghm, "fixed_points": plot_fixed_points}
     plots |= {"deltas": plot_deltas, "overlaps": plot_overlaps}
-    for name, plot in plots.items():
-        path = options.out / f"{name}.png"
-        figure = plot(plt)
+    paths = {name: out / f"{name}.png" for name in plots}
+    Outputs(out / RECORD).claim(*paths.values())
+    for name, path in paths.items():
+        figure, png = plots[name](plt), io.BytesIO()
         figure.tight_layout()
-        figure.savefig(path, dpi=110, metadata={"Software": None})
+        figure.savefig(png, format="png", dpi=110, metadata={"Software": None})
+        write(path, png.getvalue())
         print(path)
     print(examples_table())
+
+
+def parse_arguments(argv: Sequence[str]) -> dict[str, Any]:
+    """The options."""
+    options, _ = parse_options(argv, usage=USAGE, program_options=PROGRAM_OPTIONS, sections=())
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    with one_line_errors():
+        options = parse_arguments(sys.argv[1:] if argv is None else argv)
+        plot(Path(options["out"]))
 
 
 if __name__ == "__main__":

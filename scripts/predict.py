@@ -78,13 +78,17 @@ def from_split(config: dict[str, Any], split: str, count: int) -> tuple[list[Sou
     changed = {"val": name} | ({} if split == "val" else {"holdout": 0})
     data = DataModule(**{**config["data"], **changed}, seed=config["seed"])
     data.setup("validate")
-    images = data.splits["val"]
+    images, names = data.splits["val"], data.file_names
+    if split == "train" and data.is_undivided:  # of one set, val is what training did not see
+        data = DataModule(**{**config["data"], "label_noise": 0}, seed=config["seed"])
+        data.setup("fit")
+        images, names = data.splits["train"], data.train_names
     sources = []
     for index in np.unique(np.linspace(0, len(images) - 1, count).round().astype(int)):
         rows, image_id = images.rows(index), int(images.image_ids[index])
         truth = Marks(images.boxes[rows], images.labels[rows], ignore=images.ignore[rows])
         file, (height, width) = Path(images.paths[index]), images.sizes[index].tolist()
-        name = safe_name(data.file_names[image_id])
+        name = safe_name(names[image_id])
         sources.append(Source(file, name, image_id, truth, (height, width)))
     return sources, data.category_ids
 

@@ -10,6 +10,7 @@ from data import DataError
 from data.content import difference
 from data.datamodule import DataModule
 from data.split import Split, to_split
+from detector.evaluation.coco import coco_figures
 from tests.conftest import REAL, needs_real_data
 
 CATEGORIES = [{"id": 90, "name": "dog"}, {"id": 7, "name": "cat"}, {"id": 13, "name": "bird"}]
@@ -142,6 +143,21 @@ def test_the_ground_truth_is_the_file_untouched(tmp_path: Path) -> None:
     data.setup("validate")
     assert data.ground_truth() == truth
     assert data.file_names == {1: "1.png", 2: "2.png"}
+
+
+def test_difficult_objects_are_crowds_to_training_and_evaluation_alike(root: Path) -> None:
+    rows = [annotation([10, 10, 20, 20], difficult=1), annotation([40, 10, 20, 20], iscrowd=0)]
+    rows[1]["id"] = 6
+    write(root, "val", content(*rows))
+    data = module(root)
+    data.setup("validate")
+    assert data.splits["val"].ignore.tolist() == [True, False]
+    assert [row["iscrowd"] for row in data.ground_truth()["annotations"]] == [1, 0]
+    assert any("1 difficult objects without iscrowd" in line for line in data.report())
+    # one that is found, and one of which nothing is known: the only object is found, AP is 1
+    found = {"image_id": 1, "category_id": 7, "bbox": [40, 10, 20, 20], "score": 0.5}
+    wrong = {**found, "bbox": [10, 10, 20, 20], "score": 0.9}
+    assert coco_figures(data.ground_truth(), [wrong, found]).summary["AP"] == 1
 
 
 def test_a_subset_of_classes_leaves_the_others_out(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 import eval as evaluation
 import train
-from scripts import compare, predict
+from scripts import compare, gradient_density, predict
 
 Damage = Callable[[Path], object]
 
@@ -148,3 +148,35 @@ def test_a_damaged_evaluation(file: str, copy: Path, capsys: pytest.CaptureFixtu
     (copy / "eval" / "detections.json").write_text("[]")
     (copy / "eval" / file).write_text("{'")
     check_refusal(lambda: compare.main([str(copy), str(copy) + "/."]), copy, file, capsys)
+
+
+OPENING: dict[str, Callable[[Path], object]] = {
+    "eval.py": lambda run: evaluation.main([str(run)]),
+    "eval.py --nms all": lambda run: evaluation.main([str(run), "--nms", "all"]),
+    "predict.py": lambda run: predict.main(
+        [str(run), "--split", "val", "--out", str(run.parent / "pictures")]
+    ),
+    "gradient_density.py": lambda run: gradient_density.main([str(run), "--checkpoint", "best"]),
+    "model.weights": lambda run: train.main(
+        [
+            *("--config", str(run / "config.yaml"), "--run", str(run.parent / "new")),
+            *("--model.weights", str(run), "--trainer.max_steps", "1"),
+        ]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPENING)
+def test_without_a_best_checkpoint_the_last_is_taken_and_named(
+    name: str, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copy / "checkpoints" / "best.ckpt").unlink()
+    OPENING[name](copy)
+    last = str(copy / "checkpoints" / "last.ckpt")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if last in line]
+    assert line.startswith("weights: ") or "has no best checkpoint yet" in line
+    (copy / "checkpoints" / "last.ckpt").unlink()
+    shutil.rmtree(copy.parent / "new", ignore_errors=True)
+    with pytest.raises(SystemExit):
+        OPENING[name](copy)
+    assert "there is no checkpoint" in capsys.readouterr().err

@@ -79,3 +79,10 @@ def test_detections_are_not_written_over_a_file_of_somebody(
         assert str(out) in capsys.readouterr().err
     assert mine.read_text() == "precious"
     assert [path.name for path in tmp_path.iterdir()] == ["mine.json"]
+
+
+def test_what_may_be_wrong_with_the_validation_data_is_said(run: Path, capsys: Any) -> None:
+    evaluation.main([str(run), "--max_detections", "1", "--draws", "0"])
+    out = capsys.readouterr().out
+    assert "warning: val: " in out
+    assert "have more than 1 objects" in out

@@ -68,5 +68,8 @@ def test_a_checkpoint_is_best_last_or_a_file(place: Path) -> None:
     (place / "other.ckpt").touch()
     assert checkpoint_file(run) == run / "checkpoints" / "best.ckpt"
     assert checkpoint_file(run, "other.ckpt") == Path("other.ckpt")
+    (run / "checkpoints" / "best.ckpt").rename(last := run / "checkpoints" / "last.ckpt")
+    assert checkpoint_file(run) == last
+    last.rename(run / "checkpoints" / "best.ckpt")
     with pytest.raises(UserError, match=r"no checkpoint runs/old/checkpoints/last\.ckpt; .* best"):
         checkpoint_file(run, "last")

@@ -9,7 +9,17 @@ from typing import Any
 import pytest
 
 import eval as evaluation
-from scripts import ablate, gradient_density, plot_embeddings, predict, search, voc2coco
+import train
+from scripts import (
+    ablate,
+    check_data,
+    gradient_density,
+    plot_embeddings,
+    plot_losses,
+    predict,
+    search,
+    voc2coco,
+)
 
 Command = Callable[[Path, Path, str], Any]  # run, data folder, where to write to
 COMMANDS: dict[str, Command] = {
@@ -35,7 +45,7 @@ COMMANDS: dict[str, Command] = {
             *[
                 str(run.parent / "headed"),
                 "--query",
-                str(next((data / "val").iterdir())),
+                str(next((data / "val").glob("*.jpg"))),
                 "--out",
                 out,
             ],
@@ -45,8 +55,28 @@ COMMANDS: dict[str, Command] = {
     "plot_embeddings.py": lambda run, data, out: plot_embeddings.main(
         ["--out", out, "--steps", "1", "--images", "8"]
     ),
+    "ablate.py for slurm": lambda run, data, out: ablate.main(
+        [
+            *["--class_loss", "FocalLoss", "GHMC", "--data.format", "coco", "--engine", "slurm"],
+            *["--data.root", str(data), "--out", out],
+        ]
+    ),
     "gradient_density.py": lambda run, data, out: gradient_density.main([str(run), "--out", out]),
+    "check_data.py": lambda run, data, out: check_data.main(
+        ["--data.root", str(data), "--data.format", "coco", "--out", out]
+    ),
+    "plot_losses.py": lambda run, data, out: plot_losses.main(["--out", out]),
+    "train.py": lambda run, data, out: train.main(
+        ["--config", str(run / "config.yaml"), "--data.root", str(data), "--run", out]
+    ),
 }
+WRITING = {path.name for path in Path(train.__file__).parent.glob("scripts/*.py")} - {"compare.py"}
+
+
+def test_every_command_that_writes_is_here() -> None:
+    """scripts/compare.py only prints; scripts/benchmark writes to folders for temporary files."""
+    named = {name.split()[0] for name in COMMANDS}
+    assert named == {"train.py", "eval.py", *WRITING}
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +100,9 @@ def data(tmp_path: Path, shapes: Path) -> Path:
     shutil.copy(image, voc / "JPEGImages" / "1.jpg")
     (voc / "ImageSets" / "Main" / "train.txt").write_text("1\n")
     (voc / "Annotations" / "1.xml").write_text("<annotation/>")
+    for folder in (".", "val", "annotations"):  # the names of figures, which take long to draw
+        for name in ("focal.png", plot_embeddings.MARGINS):
+            (root / folder / name).write_text("somebody's own")
     return root
 
 

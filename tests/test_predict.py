@@ -151,3 +151,20 @@ def test_the_best_score_is_that_of_the_evaluation_of_these_weights(
     line = last_line("--postprocess.nms", "diou")
     assert "is of postprocess.nms hard, not diou" in line
     assert "is of other weights than" in last_line("--checkpoint", "last")
+
+
+def test_of_data_without_splits_train_is_what_was_trained_on(
+    predict: ModuleType, run: Path, shapes: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "data"
+    shutil.copytree(shapes / "train", root / "images")
+    shutil.copy(shapes / "annotations" / "instances_train.json", root / "images" / "all.json")
+    flags = ["--data.root", str(root), "--data.format", "auto"]
+    seen = {}
+    for split in ("train", "val"):
+        out = tmp_path / split
+        predict.main([str(run), "--split", split, "--out", str(out), "--count", "99", *flags])
+        seen[split] = {path.name for path in out.rglob("*.jpg")}
+    assert len(seen["train"]) > len(seen["val"]) > 0
+    assert not seen["train"] & seen["val"]
+    assert len(seen["train"] | seen["val"]) == 16

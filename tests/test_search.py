@@ -1,6 +1,7 @@
 """scripts/search.py on a run with made-up vectors: whose is the nearest?"""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +84,15 @@ def test_a_run_without_the_head_is_refused(headed: Path, pictures: Path, capsys:
     with pytest.raises(SystemExit):
         search.main([str(plain), "--query", query, "--gallery", str(pictures), "--out", "x"])
     assert "has no embedding head: train with" in capsys.readouterr().err
+
+
+def test_without_a_best_checkpoint_the_last_is_taken_and_named(
+    headed: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(headed, run)
+    (run / "checkpoints" / "best.ckpt").rename(run / "checkpoints" / "last.ckpt")
+    query = str(sorted(pictures.glob("*.jpg"))[0])
+    words = [str(run), "--query", query, "--gallery", str(pictures), *EVERYTHING]
+    search.main([*words, "--out", str(tmp_path / "out")])
+    assert "has no best checkpoint yet" in capsys.readouterr().out

@@ -30,6 +30,13 @@ def test_every_point_tries_rates_and_weights_around_what_is_configured(tmp_path:
         assert cell.config["run"] == str(tmp_path / "cells" / cell.name)
 
 
+def test_a_weight_that_a_loss_names_itself_is_what_is_varied_around(tmp_path: Path) -> None:
+    axis = Axis("model.class_loss", {"GHMC(weight=2)": {"name": "GHMC", "weight": 2, "bins": 7}})
+    cells = make_candidates(Shared([], {}), [axis], 0, tmp_path)
+    assert {cell.config["model"]["class_loss"]["weight"] for cell in cells} == {1, 2, 4}
+    assert {cell.config["model"]["class_loss"]["bins"] for cell in cells} == {7}
+
+
 def test_only_the_rate_is_tuned_where_no_loss_is_varied(tmp_path: Path) -> None:
     assert tuned_keys([NORMS]) == ["optimizer.lr"]
     cells = make_candidates(Shared([], {}), [NORMS], 0, tmp_path)

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from detector.ablation.cells import ROOT, Ablation, Outcome, run_cell
 from detector.ablation.grid import Cell
+from detector.config.files import write
 
 
 def run_all(ablation: Ablation, jobs: int, gpus: Sequence[str]) -> None:
@@ -81,7 +82,7 @@ def write_slurm(ablation: Ablation, jobs: int) -> Path:
     """A script for sbatch with one array task for each cell that is not done."""
     names = [cell.name for cell in ablation.waiting()]
     out = ablation.out.resolve()
-    (out / "waiting.txt").write_text("\n".join(names) + "\n")
+    write(out / "waiting.txt", "\n".join(names) + "\n")
     script = shlex.quote(str(ROOT / "scripts" / "ablate.py"))
     gpu = "#SBATCH --gres=gpu:1\n" if visible_gpus() else ""
     text = f"""#!/bin/bash
@@ -99,5 +100,5 @@ unset SLURM_NTASKS SLURM_JOB_NAME
 exec {shlex.quote(sys.executable)} {script} --cell "$name" --out {shlex.quote(str(out))}
 """
     path = out / "slurm.sh"
-    path.write_text(text)
+    write(path, text)
     return path

@@ -112,10 +112,17 @@ def make_cell(
     tuned: dict[str, Any],
 ) -> Cell:
     """One cell; `run`: its run folder, which has the cell's name."""
-    values = {axis.key: axis.values[point[axis.key]] for axis in axes}
+    values = {axis.key: _untuned(axis.key, axis.values[point[axis.key]], tuned) for axis in axes}
     overrides = {**shared.overrides, **tuned, **values, "seed": seed, "run": str(run)}
     config = resolve(shared.files, overrides, "command line")
     return Cell(run.name, point, seed, config, tuned)
+
+
+def _untuned(key: str, value: Any, tuned: Mapping[str, Any]) -> Any:
+    """The value of an axis; of {name: GHMC, weight: 2} without the arguments that tuning chose."""
+    if not isinstance(value, Mapping):
+        return value
+    return {name: inner for name, inner in value.items() if f"{key}.{name}" not in tuned}
 
 
 def _check_axis(axis: Axis, former_keys: Sequence[str], shared: Shared) -> None:

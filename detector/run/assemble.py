@@ -159,8 +159,9 @@ def open_run(
 ) -> tuple[dict[str, Any], Detector]:
     """The configuration of a run and its trained detector in evaluation mode.
 
-    `config` replaces the run's own config.yaml, for flags that change how it is evaluated. Raises
-    UserError where it has other classes, or the checkpoint does not fit.
+    `config` replaces the run's own config.yaml, for flags that change how it is evaluated. Says so
+    where last.ckpt stands in for best.ckpt. Raises UserError where the run has other classes, or
+    the checkpoint does not fit.
     """
     run = existing_run(name)
     before = load(run / "config.yaml")
@@ -170,5 +171,7 @@ def open_run(
     path = checkpoint_file(run, checkpoint)
     weights = net_weights(read_weights(path))
     check_weights(weights, detector, path, "name another --checkpoint")
+    if checkpoint == "best" != path.stem:
+        print(f"{run} has no best checkpoint yet: {path} is taken")
     detector.net.load_state_dict(weights)
     return config, detector.eval()

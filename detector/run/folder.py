@@ -78,8 +78,12 @@ def best_epoch(run: Path) -> dict[str, float]:
 
 
 def checkpoint_file(run: Path, checkpoint: str = "best") -> Path:
-    """The file of `best`, `last` or any path."""
+    """The file of `best`, `last` or any path. Where there is no best, that is last: a run that was
+    stopped before its first validation has none."""
     inside = run / "checkpoints" / f"{checkpoint}.ckpt"
+    if checkpoint == "best" and not inside.is_file():
+        last = inside.with_name("last.ckpt")
+        inside = last if last.is_file() else inside
     path = inside if checkpoint in ("best", "last") else Path(checkpoint)
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in (run / "checkpoints").glob("*.ckpt"))) or "none"
