@@ -50,6 +50,7 @@ EDGES: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {
         ("data.hflip", "data.vflip", "data.color", "data.zoom", "data.label_noise"), SHARES
     ),
     "data.noise_kind": (("mixed", "class", "missing", "shifted"), ("all", None, 1)),
+    "data.class_weights": SHARES,
     "data.identity": (("track_id",), (None, *NOT_TEXT)),
     "data.identities": (([2, 2], None), ([2], [0, 2], 2, "a")),
     "data.holdout": BELOW_ONE,
@@ -99,6 +100,7 @@ EDGES: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {
     "schedule.milestones": (([], [0], [1], [0.9, 0.1]), ([2], [-1], 0.5, None)),
     "schedule.gamma": POSITIVE,
     "ema.decay": BELOW_ONE,
+    "early_stopping.patience": NATURALS,
     "speed.channels_last": TRUTHS,
     "speed.compile": (("none", "losses", "all"), (True, None, "net")),
     "trainer.max_epochs": ((1,), (0, -1, -2, 1.5, None, "a")),  # -1 needs another end
@@ -115,7 +117,7 @@ EDGES: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {
         (0, -2, 1.5, True, None, [], [0, 0], [-1], "all", "0", ""),
     ),
     "trainer.num_nodes": COUNTS,
-    "trainer.min_epochs": ((0, None), (3, -1, 1.5)),  # 3 has an effect with max_time only
+    "trainer.min_epochs": ((0, None), (3, -1, 1.5)),  # 3 has an effect where a run can end early
     "trainer.min_steps": ((0, None), (3, -1, 1.5)),
     "trainer.max_steps": ((1, -1), (0, -2, None, 1.5)),
     "trainer.max_time": ((*TIMES, None), NO_TIMES),

@@ -172,8 +172,11 @@ RULES: tuple[Rule, ...] = (
     *(
         (
             f"trainer.{key}",
-            lambda v, key=f"trainer.{key}": not v.get(key) or v.get("trainer.max_time") is not None,
-            "it would have no effect: only trainer.max_time ends a training earlier than asked for",
+            lambda v, key=f"trainer.{key}": (
+                not v.get(key) or v.get("trainer.max_time") or v["early_stopping.patience"]
+            ),
+            "it would have no effect: only trainer.max_time and early_stopping.patience end a "
+            "training earlier than asked for",
         )
         for key in ("min_epochs", "min_steps")
     ),
