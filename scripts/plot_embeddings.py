@@ -22,7 +22,7 @@ is trained with each loss, on images that it was not trained on. Both are drawn 
 PROGRAM_OPTIONS = {
     "--out": Option(str, ..., "folder to write to"),
     "--steps": Option(Count, 400, "updates of each net of features.png"),
-    "--images": Option(Count, 2000, "that each net is trained on; 800 others are drawn"),
+    "--images": Option(Count, 2000, "to train on; as many others, at most 800, are shown"),
 }
 MARGINS, FEATURES = "margins.png", "features.png"
 IDENTITIES, SIDE = 8, 24  # of features.png: how many, and pixels of their images
@@ -146,7 +146,7 @@ def plot_features(steps: int, count: int) -> Any:
         **{f"SphereFace, m = {m}": [SphereFaceLoss(m, 1000, 2, 0)] for m in (1, 2, 3, 4)},
     }
     figure, panels = make_panels(2, 4, (12, 6.4))
-    seen, unseen = draw_examples(count, seed=1), draw_examples(800, seed=2)
+    seen, unseen = draw_examples(count, seed=1), draw_examples(min(800, count), seed=2)
     numbers = unseen[1]
     for panel, (name, losses) in zip(panels.flat, kinds.items(), strict=True):
         features, accuracy = train_features(losses, steps, seen, unseen)
