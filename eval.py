@@ -6,9 +6,9 @@ every suppression on the same candidates.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from detector.config.command_line import parse
 from detector.config.errors import one_line_errors
@@ -73,91 +73,115 @@ def main(argv: Sequence[str] | None = None) -> dict[str, float]:
         return evaluate(config, options)
 
 
+class Evaluation(NamedTuple):
+    """What one pass over the validation data leaves: the callbacks with their figures (an
+    Evaluator, an IdentityEvaluator, a ScoreMeter), and the DataModule."""
+
+    evaluator: Any
+    recognition: Any
+    meter: Any
+    data: Any
+
+
 def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float]:
     """Writes and prints all figures of one suppression; returns the twelve of COCO."""
     folder = existing_run(options["run"]) / "eval"
     if options["out"]:
         Outputs(folder / RECORD).claim(options["out"])
-    evaluator, recognition, meter, data = validate(config, options)
-    figures = evaluator.figures
-    if figures is None:  # not the first process
+    done = validate(config, options)
+    evaluator, data = done.evaluator, done.data
+    if evaluator.figures is None:  # not the first process
         return {}
-    from detector.evaluation.coco import format_figures
-    from detector.evaluation.mistakes import choose_mistakes, draw_mistakes
-    from detector.evaluation.operating_points import format_operating_points
-    from detector.evaluation.projector import write_projector
-    from detector.evaluation.recognition import format_identities
-    from detector.evaluation.report import write_report
-    from detector.evaluation.scores import format_scores
-    from detector.evaluation.tide import explain, format_errors
+    from detector.evaluation.tide import explain
 
     rows = [{**row, "file_name": data.file_names[row["image_id"]]} for row in evaluator.results]
-    split = config["data"]["val"]
-    title = (
-        f"{options['run']} ({options['checkpoint']}) on {split}, {len(evaluator.image_ids)} images"
-    )
     explanation = explain(evaluator.truth, rows, evaluator.image_ids)
-    errors, calibrated, points, _ = explanation
+    for path in (folder / "detections.json", options["out"]):
+        if path:
+            write_json(Path(path), rows)
+    write_figures(folder, config, options, done, explanation)
+    # after the files: a closed pipe must not cost them
+    where = f"{options['run']} ({options['checkpoint']}) on {config['data']['val']}"
+    title = f"{where}, {len(evaluator.image_ids)} images"
+    print_figures(title, config, done, explanation)
+    print(f"\ndetections: {options['out'] or folder / 'detections.json'}")
+    write_pictures(folder, title, options, done, explanation)
+    summary: dict[str, float] = evaluator.figures.summary
+    return summary
+
+
+def write_figures(
+    folder: Path,
+    config: dict[str, Any],
+    options: dict[str, Any],
+    done: Evaluation,
+    explanation: Any,
+) -> None:
+    """metrics.json, and with an embedding head queries.json."""
+    points, recognition = explanation.points, done.recognition
     result = {
         "checkpoint": options["checkpoint"],
         "data": config["data"],
         "postprocess": config["postprocess"],
-        **figures._asdict(),
-        "errors": errors._asdict(),
-        "calibration": calibrated._asdict(),
-        "scores": meter.figures,
+        **done.evaluator.figures._asdict(),
+        "errors": explanation.errors._asdict(),
+        "calibration": explanation.calibration._asdict(),
+        "scores": done.meter.figures,
         "best_score": points.best._asdict(),
         "best_score_per_class": {name: p._asdict() for name, p in points.per_class.items()},
         "confusion": points.confusion and points.confusion._asdict(),
-        "made_from": made_from(config, options, data, evaluator.image_ids),
+        "made_from": made_from(config, options, done.data, done.evaluator.image_ids),
     }
     if recognition.figures is not None:
         result["identity"] = recognition.figures._asdict()
         write_json(folder / "queries.json", recognition.queries())
     write_json(folder / "metrics.json", result)
+
+
+def print_figures(title: str, config: dict[str, Any], done: Evaluation, explanation: Any) -> None:
+    """All tables."""
+    from detector.evaluation.coco import format_figures
+    from detector.evaluation.operating_points import format_operating_points
+    from detector.evaluation.recognition import format_identities
+    from detector.evaluation.scores import format_scores
+    from detector.evaluation.tide import format_errors
+
+    print(format_figures(done.evaluator.figures, title))
+    print("", format_errors(explanation.errors, explanation.calibration), sep="\n")
+    print(format_scores(done.meter.figures, config["postprocess"]["score_threshold"]))
+    print("", format_operating_points(explanation.points), sep="\n")
+    if done.recognition.figures is not None:
+        print("", format_identities(done.recognition.figures), sep="\n")
+
+
+def write_pictures(
+    folder: Path, title: str, options: dict[str, Any], done: Evaluation, explanation: Any
+) -> None:
+    """Pictures, also for TensorBoard at the step of the checkpoint, and mistakes.json."""
+    from detector.evaluation.mistakes import choose_mistakes, draw_mistakes
+    from detector.evaluation.projector import write_projector
+    from detector.evaluation.report import write_report
+    from detector.run.folder import checkpoint_file
+    from detector.run.weights import read_weights
+
+    evaluator, names, read_image = done.evaluator, done.data.file_names, done.data.read_image
     mistakes = choose_mistakes(explanation.mistakes)
     shown = [mistake for group in mistakes.values() for mistake in group]
-    named = [{**m._asdict(), "file_name": data.file_names[m.image_id]} for m in shown]
+    named = [{**mistake._asdict(), "file_name": names[mistake.image_id]} for mistake in shown]
     write_json(folder / "mistakes.json", named)
-    for path in (folder / "detections.json", options["out"]):
-        if path:
-            write_json(Path(path), rows)
-    # after the files: a closed pipe must not cost them
-    print(format_figures(figures, title), format_errors(errors, calibrated), sep="\n\n")
-    print(format_scores(meter.figures, config["postprocess"]["score_threshold"]))
-    print("", format_operating_points(points), sep="\n")
-    if recognition.figures is not None:
-        print("", format_identities(recognition.figures), sep="\n")
-    print(f"\ndetections: {options['out'] or folder / 'detections.json'}")
-    read_image = image_reader(data)
     sheet = draw_mistakes(mistakes, evaluator.truth["annotations"], read_image)
-    write_report(folder, title, figures, explanation, sheet)
-    if recognition.figures is not None:
-        write_projector(folder / "vectors", recognition.objects, read_image)
+    path = checkpoint_file(existing_run(options["run"]), options["checkpoint"])
+    step = int(read_weights(path).get("global_step", 0))
+    write_report(folder, title, evaluator.figures, explanation, sheet, step)
+    if done.recognition.figures is not None:
+        write_projector(folder / "vectors", done.recognition.objects, read_image)
         print(f"vectors: tensorboard --logdir {folder / 'vectors'}   (tab Projector)")
-    return figures.summary
-
-
-def image_reader(data: Any) -> Callable[[int], Any]:
-    """From the id of a validation image to its pixels, RGB (H, W, 3), as it was annotated."""
-    from data.transforms import load_annotated
-
-    split = data.splits["val"]
-    sizes = [(height, width) for height, width in split.sizes.tolist()]
-    files = dict(zip(split.image_ids.tolist(), zip(split.paths, sizes, strict=True), strict=True))
-
-    def read_image(image_id: int) -> Any:
-        path, size = files[image_id]
-        return load_annotated(Path(path), size)
-
-    return read_image
 
 
 def validate(
     config: dict[str, Any], options: dict[str, Any], keep_candidates: bool = False
-) -> tuple[Any, Any, Any, Any]:
-    """The Evaluator, IdentityEvaluator and ScoreMeter after one pass over the validation data, and
-    the data."""
+) -> Evaluation:
+    """One pass over the validation data."""
     # imported here, so that a mistake on the command line is answered at once
     from data.datamodule import DataModule
     from detector.evaluation.evaluator import Evaluator
@@ -184,7 +208,7 @@ def validate(
     recognition, meter = IdentityEvaluator(full=True, draws=options["draws"]), ScoreMeter()
     trainer = make_evaluation_trainer(config["trainer"], [evaluator, recognition, meter])
     trainer.validate(detector, datamodule=data, verbose=False)
-    return evaluator, recognition, meter, data
+    return Evaluation(evaluator, recognition, meter, data)
 
 
 def made_from(
@@ -222,7 +246,7 @@ def compare_suppression(config: dict[str, Any], options: dict[str, Any]) -> None
     key = {"made_from": digest(origin)}  # 1 batch is not 1.0, all of them, but equal in Python
     candidates = load(folder / "candidates.pt", key)
     if candidates is None:
-        evaluator, *_ = validate(config, options, keep_candidates=True)
+        evaluator = validate(config, options, keep_candidates=True).evaluator
         if evaluator.figures is None:  # not the first process
             return
         candidates = evaluator.candidates

@@ -26,7 +26,7 @@ from data.tracks import (
     objects_per_identity,
     report_identities,
 )
-from data.transforms import Augmentation, InputSize
+from data.transforms import Augmentation, InputSize, load_annotated
 
 
 class DataModule(pl.LightningDataModule):
@@ -110,6 +110,13 @@ class DataModule(pl.LightningDataModule):
         """The validation split as the content of a COCO file: the file's own, untouched (without
         the categories that `classes` leaves out), or what scripts/voc2coco.py writes."""
         return self._truth
+
+    def read_image(self, image_id: int) -> np.ndarray:
+        """The pixels of a validation image as it was annotated, RGB (H, W, 3)."""
+        split = self.splits["val"]
+        (row,) = np.flatnonzero(split.image_ids == image_id)
+        height, width = split.sizes[row].tolist()
+        return load_annotated(split.paths[row], (height, width))
 
     def report(self, max_detections: int | None = None) -> list[str]:
         """What was read and what was left out, and warnings, as short lines."""

@@ -507,3 +507,12 @@ def test_class_weights_are_inverse_frequencies_to_a_power(root: Path) -> None:
         assert [weight / weights[0] for weight in weights] == pytest.approx(ratios)
         mean = sum(w * n for w, n in zip(weights, counts, strict=True)) / sum(counts)
         assert mean == pytest.approx(1)
+
+
+def test_an_image_is_read_by_its_id(root: Path) -> None:
+    data = module(root)
+    data.setup("validate")
+    image_id = int(data.splits["val"].image_ids[2])
+    image = data.read_image(image_id)
+    assert image.shape[:2] == tuple(data.splits["val"].sizes[2])
+    assert image[20, 20].tolist() == [255, 0, 0]  # the red rectangle, RGB

@@ -40,9 +40,10 @@ def test_the_panels_show_the_figures(content: Any) -> None:
 
 def test_tensorboard_gets_figures_errors_and_the_picture(content: Any, tmp_path: Path) -> None:
     figures, (errors, _, points, _) = content
-    write_report(tmp_path, "title", *content, np.zeros((20, 30, 3), np.uint8))
+    write_report(tmp_path, "title", *content, np.zeros((20, 30, 3), np.uint8), step=7)
     events = EventAccumulator(str(tmp_path)).Reload()
     values = {tag: events.Scalars(tag)[0].value for tag in events.Tags()["scalars"]}
+    assert {events.Scalars(tag)[0].step for tag in values} == {7}
     assert values["eval/AP"] == pytest.approx(figures.summary["AP"])
     assert values["eval_error/missed"] == pytest.approx(errors.gained["missed"])
     assert values["eval/best_f1"] == pytest.approx(points.best.f1)

@@ -93,8 +93,9 @@ def test_checkpoint_weights_are_named_net_and_losses_only(run: Path) -> None:
 def test_tensorboard_has_what_users_look_for(run: Path) -> None:
     tags = events(run).Tags()
     scalars = {"train/loss", "train/class", "train/box", "train/lr", "train/gradient_norm"}
-    scalars |= {"train/num_foreground", "val/AP", "val/AP50", "val/AP75", "val/class", "val/box"}
+    scalars |= {"train/num_foreground", "AP/AP", "AP/AP50", "AP/AP75", "val/class", "val/box"}
     assert scalars <= set(tags["scalars"])
+    assert min(tags["scalars"]) == "AP/AP"  # what TensorBoard shows first
     expected = {"train/batch", "val/truth_and_detections"}
     if importlib.util.find_spec("matplotlib"):
         expected.add("train/gradients")

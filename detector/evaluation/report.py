@@ -25,9 +25,11 @@ def write_report(
     figures: Figures,
     explanation: Explanation,
     mistakes: np.ndarray | None = None,
+    step: int = 0,
 ) -> None:
     """report.png, confusion.png, mistakes.png and TensorBoard's files in `folder`; says where
-    pictures are. `mistakes`: their sheet, RGB (H, W, 3), None where there are none."""
+    pictures are. `mistakes`: their sheet, RGB (H, W, 3), None where there are none; `step`: updates
+    that the weights had seen."""
     path, confusion = folder / "report.png", explanation.points.confusion
     pictures = {"report": save_picture(path, draw_report, title, figures, explanation)}
     if confusion is not None:
@@ -41,7 +43,7 @@ def write_report(
         print("pictures:", ", ".join(str(folder / f"{name}.png") for name in known))
     if pictures["report"] is None:
         print(NO_MATPLOTLIB)
-    log_report(folder, figures, explanation, known)
+    log_report(folder, figures, explanation, known, step)
 
 
 def draw_report(title: str, figures: Figures, explanation: Explanation) -> Any:
@@ -143,7 +145,11 @@ def _draw_confusion(panel: Any, confusion: Confusion) -> None:
 
 
 def log_report(
-    folder: Path, figures: Figures, explanation: Explanation, pictures: Mapping[str, np.ndarray]
+    folder: Path,
+    figures: Figures,
+    explanation: Explanation,
+    pictures: Mapping[str, np.ndarray],
+    step: int,
 ) -> None:
     """The same for TensorBoard: scalars, a precision-recall curve of every class (20 at most), and
     the pictures, RGB (H, W, 3)."""
@@ -152,20 +158,20 @@ def log_report(
     writer = SummaryWriter(str(folder))
     for name, value in {**figures.summary, **figures.voc}.items():
         if not math.isnan(value):
-            writer.add_scalar(f"eval/{name}", value)
+            writer.add_scalar(f"eval/{name}", value, step)
     for kind in KINDS:
-        writer.add_scalar(f"eval_error/{kind}", explanation.errors.gained[kind])
-    writer.add_scalar("eval/calibration_error", explanation.calibration.error)
+        writer.add_scalar(f"eval_error/{kind}", explanation.errors.gained[kind], step)
+    writer.add_scalar("eval/calibration_error", explanation.calibration.error, step)
     for name, value in explanation.points.best._asdict().items():
         if not math.isnan(value):
-            writer.add_scalar(f"eval/best_{name}", value)
+            writer.add_scalar(f"eval/best_{name}", value, step)
     recall, none = np.linspace(0, 1, 101), np.zeros(101)
     for name, curve in list(figures.curves.items())[:20]:
         if curve and curve[0] >= 0:
             counts = (none, none, none, none)
             writer.add_pr_curve_raw(
-                f"eval/{name}", *counts, np.array(curve), recall, num_thresholds=101
+                f"eval/{name}", *counts, np.array(curve), recall, step, num_thresholds=101
             )
     for name, picture in pictures.items():
-        writer.add_image(f"eval/{name}", picture, dataformats="HWC")
+        writer.add_image(f"eval/{name}", picture, step, dataformats="HWC")
     writer.close()

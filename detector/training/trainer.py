@@ -10,7 +10,6 @@ from typing import Any
 import pytorch_lightning as pl
 import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint, Timer
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -19,6 +18,7 @@ from detector.training.callbacks import Bar, EpochLine, FinalValidation, RampedE
 from detector.training.checkpoint_io import WholeFiles
 from detector.training.early_stopping import StopEarly
 from detector.training.gradient_pictures import GradientPictures
+from detector.training.logger import RunLogger
 
 DEVICES = ("accelerator", "devices", "num_nodes", "strategy", "precision")
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
@@ -72,7 +72,7 @@ def make_trainer(
         options,
         plugins=[WholeFiles()],
         default_root_dir=run,
-        logger=TensorBoardLogger(
+        logger=RunLogger(
             run,
             name="",
             version="",
@@ -158,7 +158,7 @@ def _savers(config: dict[str, Any], run: Path) -> list[pl.Callback]:
 def log_config(trainer: pl.Trainer, config: Mapping[str, Any]) -> None:
     """The configuration as text in TensorBoard."""
     text, logger = yaml.safe_dump(config, sort_keys=False), trainer.logger
-    assert isinstance(logger, TensorBoardLogger)
+    assert isinstance(logger, RunLogger)
     logger.experiment.add_text("config", f"```yaml\n{text}\n```", 0)  # a dummy but on rank 0
 
 
