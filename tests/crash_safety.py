@@ -1,11 +1,14 @@
 """Kills trainings by kill -9 at random moments and fills their disk: is anything lost?
 
-python tests/crash_safety.py [--kills 20] [--disks 5] [--seed 0]   (pytest does not collect it)
+python tests/crash_safety.py [--kills 20] [--saving 5] [--others 5] [--disks 5] [--seed 0]
+(pytest does not collect it)
 
 A small training runs once without interruption. Then the same is killed at random moments, each
 time gone on with by the same command, until it is over: the curve, the weights and what TensorBoard
-shows must be those of the first. Then it runs on small disks (a tmpfs each, which needs root), each
-full at another moment: one clear line, and once there is space --resume ends at the same curve.
+shows must be those of the first. So must they where it is killed whenever it writes a checkpoint,
+and the figures of an evaluation and of an ablation that are killed and typed again. Then it runs on
+small disks (a tmpfs each, which needs root), each full at another moment: one clear line, and once
+there is space --resume ends at the same curve.
 """
 
 import argparse
@@ -29,7 +32,7 @@ sys.path.insert(0, str(ROOT))
 
 from data.shapes import draw_dataset  # noqa: E402
 
-EPOCHS = 6
+GONE_ON, EQUAL = "killed, gone on with", "curve, weights, TensorBoard equal"
 CURVE = ("epoch", "val/class", "val/box", "val/AP")
 
 
@@ -43,6 +46,12 @@ def command(run: Path, *flags: str) -> list[str]:
 
 def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def start(words: Sequence[str], work: Path) -> subprocess.Popen[str]:
+    """A process with those that it starts, all of them in one group."""
+    pipe: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(words, cwd=work, env=environment(), start_new_session=True, **pipe)
 
 
 def curve(run: Path) -> list[tuple[float, ...]]:
@@ -99,15 +108,7 @@ def kill(work: Path, whole: Path, seconds: float, kills: int, random_: random.Ra
         number += 1
         while True:
             began = time.time()
-            process = subprocess.Popen(
-                command(run),
-                cwd=work,
-                env=environment(),
-                start_new_session=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
+            process = start(command(run), work)
             # at any moment of the training: counted from when its folder has been written to
             while process.poll() is None and not is_running(run, began):
                 time.sleep(0.05)
@@ -117,7 +118,7 @@ def kill(work: Path, whole: Path, seconds: float, kills: int, random_: random.Ra
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, 9)
                 process.communicate()
-                rows.append([len(rows) + 1, f"{wait:.1f} s", doing(run), "killed, gone on with"])
+                rows.append([len(rows) + 1, f"{wait:.1f} s", doing(run), GONE_ON])
                 print(*rows[-1], sep="  ", flush=True)
                 continue
             if process.returncode:
@@ -127,8 +128,75 @@ def kill(work: Path, whole: Path, seconds: float, kills: int, random_: random.Ra
             break
         same = equal(run, whole)
         lost = [name for name, value in same.items() if not value]
-        verdict = f"NOT EQUAL: {', '.join(lost)}" if lost else "curve, weights, TensorBoard equal"
+        verdict = f"NOT EQUAL: {', '.join(lost)}" if lost else EQUAL
         rows.append(["", "", "finished", verdict])
+        print(*rows[-1], sep="  ", flush=True)
+    return rows
+
+
+def kill_while_saving(work: Path, whole: Path, kills: int) -> list[Any]:
+    """A training that is killed whenever a part of a checkpoint is on the disk; rows."""
+    rows: list[Any] = []
+    run = work / "killed_while_saving"
+    while True:
+        process = start(command(run), work)
+        while process.poll() is None and len(rows) < kills:
+            partial = [path.name for path in (run / "checkpoints").glob(".*.partial")]
+            if partial:
+                os.killpg(process.pid, 9)
+                process.communicate()
+                rows.append([len(rows) + 1, partial[0].split(".ckpt")[0][1:], doing(run), GONE_ON])
+                print(*rows[-1], sep="  ", flush=True)
+                break
+        else:
+            process.communicate()
+            break
+    lost = [name for name, value in equal(run, whole).items() if not value]
+    rows.append(["", "", "finished", f"NOT EQUAL: {', '.join(lost)}" if lost else EQUAL])
+    return rows
+
+
+def figures(folder: Path) -> dict[str, Any]:
+    """Figures and detections of all evaluations below a folder."""
+    return {
+        str(path.relative_to(folder)): (
+            json.loads(path.read_text())["summary"],
+            path.with_name("detections.json").read_text(),
+        )
+        for path in sorted(folder.rglob("eval/metrics.json"))
+    }
+
+
+def kill_others(work: Path, whole: Path, kills: int, random_: random.Random) -> list[Any]:
+    """An evaluation and an ablation, each killed at random moments and typed again; rows."""
+    rows: list[Any] = []
+    losses = ["--class_loss", "FocalLoss", "GHMC", "--trainer.max_epochs", "2"]
+    commands = {
+        "eval.py": (whole, ["eval.py", str(whole)]),
+        "ablate.py": (
+            work / "ablation",
+            ["scripts/ablate.py", "--config", "small.yaml", *losses, "--out", "ablation"],
+        ),
+    }
+    for name, (folder, (program, *flags)) in commands.items():
+        words = [sys.executable, str(ROOT / program), *flags]
+        began = time.time()
+        subprocess.run(words, cwd=work, env=environment(), check=True, capture_output=True)
+        seconds, expected = time.time() - began, figures(folder)
+        shutil.rmtree(whole / "eval" if name == "eval.py" else folder)
+        for number in range(kills):
+            process, wait = start(words, work), random_.uniform(0.2, 1.0) * seconds
+            try:
+                process.communicate(timeout=wait)
+                rows.append([name, f"{wait:.1f} s", "finished before"])
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, 9)
+                process.communicate()
+                rows.append([name, f"{wait:.1f} s", GONE_ON])
+            print(number + 1, *rows[-1], sep="  ", flush=True)
+        subprocess.run(words, cwd=work, env=environment(), check=True, capture_output=True)
+        same = figures(folder) == expected and bool(expected)
+        rows.append([name, "finished", "figures equal" if same else "NOT EQUAL"])
         print(*rows[-1], sep="  ", flush=True)
     return rows
 
@@ -170,21 +238,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--saving", type=int, default=5)
+    parser.add_argument("--others", type=int, default=5)
     parser.add_argument("--disks", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)
     work = Path(tempfile.mkdtemp(prefix="crash_safety_"))
     draw_dataset(work / "datasets" / "golden", train=16, val=6, size=96)
     text = (ROOT / "tests" / "golden" / "small.yaml").read_text()
-    (work / "small.yaml").write_text(text.replace("max_epochs: 2", f"max_epochs: {EPOCHS}"))
+    (work / "small.yaml").write_text(text.replace("max_epochs: 2", f"max_epochs: {options.epochs}"))
     whole = work / "whole"
     subprocess.run(command(whole), cwd=work, env=environment(), check=True)
     seconds = time.time() - (whole / "config.yaml").stat().st_mtime
     print(f"uninterrupted: {seconds:.0f} s after its start")
     rows = kill(work, whole, seconds, options.kills, random.Random(options.seed))
+    saving = kill_while_saving(work, whole, options.saving) if options.saving else []
+    others = kill_others(work, whole, options.others, random.Random(options.seed))
     disks = fill(work, whole, options.disks)
     print(tabulate(rows, ["kill", "after", "state", "result"], tablefmt="github"))
+    print(tabulate(saving, ["kill", "writing", "state", "result"], tablefmt="github"))
+    print(tabulate(others, ["command", "after", "result"], tablefmt="github"))
     print(tabulate(disks, ["disk", "what is said", "result"], tablefmt="github"))
     shutil.rmtree(work)
 

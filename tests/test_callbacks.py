@@ -1,5 +1,7 @@
 """What a person sees of a training, and the averaged weights."""
 
+import errno
+import threading
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +14,7 @@ from detector.criterion import Criterion
 from detector.guard import Guard
 from detector.optimization import LearningRate
 from detector.training.callbacks import Bar, EpochLine, FinalValidation, RampedEMA, StepFigures
+from detector.training.quiet import quiet
 from losses import FocalLoss, SmoothL1Loss
 
 
@@ -152,3 +155,18 @@ def test_figures_of_a_step_are_read_once_at_every_interval_and_at_the_end_of_an_
     assert len(logger.rows) == 3
     assert figures.recent == logger.rows[-1][1]
     assert capsys.readouterr().out == ""
+
+
+def test_a_full_disk_in_a_thread_is_left_to_the_main_thread(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # quiet() replaces it
+    quiet()
+    for error, shown in ((OSError(errno.ENOSPC, "No space left"), False), (ValueError("x"), True)):
+
+        def fail(error: Exception = error) -> None:
+            raise error
+
+        (thread := threading.Thread(target=fail)).start()
+        thread.join()
+        assert ("Traceback" in capsys.readouterr().err) == shown

@@ -1,7 +1,10 @@
 """Silence: what Lightning and torch say that nobody can act on."""
 
 import logging
+import threading
 import warnings
+
+from detector.config.errors import DISK
 
 UNHELPFUL = (  # the tests ignore these warnings, too
     r".*isinstance\(treespec, LeafSpec\).*",  # torch 2.11 and later, used by Lightning 2.6
@@ -20,3 +23,11 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     logging.getLogger("pytorch_lightning.accelerators.cuda").setLevel(logging.WARNING)
+    threading.excepthook = _report_thread
+
+
+def _report_thread(error: threading.ExceptHookArgs) -> None:
+    """Nothing for a full disk in the thread that writes TensorBoard's files: the main thread is
+    given the same error when it next writes, and tells the user in one line."""
+    if not (isinstance(error.exc_value, OSError) and error.exc_value.errno in DISK):
+        threading.__excepthook__(error)
