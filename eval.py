@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 
 from detector.config.command_line import parse
 from detector.config.errors import one_line_errors
-from detector.config.files import RECORD, Outputs, write_json
+from detector.config.files import RECORD, Outputs, check_writable, write_json
 from detector.config.types import Draws, Option
 from detector.run.folder import existing_run
 
@@ -86,6 +86,7 @@ class Evaluation(NamedTuple):
 def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float]:
     """Writes and prints all figures of one suppression; returns the twelve of COCO."""
     folder = existing_run(options["run"]) / "eval"
+    check_writable(folder)
     if options["out"]:
         Outputs(folder / RECORD).claim(options["out"])
     done = validate(config, options)
@@ -237,6 +238,7 @@ def compare_suppression(config: dict[str, Any], options: dict[str, Any]) -> None
     from detector.run.assemble import make_suppression
 
     folder = existing_run(options["run"]) / "eval"
+    check_writable(folder)
     data = DataModule(**config["data"], seed=config["seed"])
     data.setup("validate")
     origin = made_from(config, options, data, data.file_names)

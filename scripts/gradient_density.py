@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from detector.config.command_line import parse
 from detector.config.errors import one_line_errors
-from detector.config.files import RECORD, Outputs
+from detector.config.files import RECORD, Outputs, check_writable
 from detector.config.types import Count, Option
 from detector.run.folder import existing_run
 
@@ -60,6 +60,7 @@ def count(config: dict[str, Any], options: dict[str, Any]) -> str:
     from detector.training.gradient_pictures import save_gradients
 
     out = Path(options["out"] or existing_run(options["run"]) / "gradients.png")
+    check_writable(out.parent)
     if options["out"]:
         Outputs(existing_run(options["run"]) / RECORD).claim(out)
     config, detector = open_run(options["run"], options["checkpoint"], config)

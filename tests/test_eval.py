@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,16 @@ def test_what_may_be_wrong_with_the_validation_data_is_said(run: Path, capsys: A
     out = capsys.readouterr().out
     assert "warning: val: " in out
     assert "have more than 1 objects" in out
+
+
+@pytest.mark.parametrize("flags", [[], ["--nms", "all"]])
+def test_nothing_is_computed_that_cannot_be_kept(
+    flags: list[str], run: Path, tmp_path: Path, capsys: Any
+) -> None:
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
+    (tmp_path / "run" / "eval").write_text("a file where a folder should be")
+    with pytest.raises(SystemExit):
+        evaluation.main([str(tmp_path / "run"), *flags])
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith(f"error: cannot use {tmp_path / 'run' / 'eval'}: ")

@@ -48,6 +48,15 @@ def write(path: str | Path, content: str | bytes) -> None:
             raise
 
 
+def check_writable(folder: Path) -> None:
+    """Makes the folder; UserError where nothing can be written into it, so that nobody computes for
+    long what cannot be kept."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
 def _umask() -> int:
     """The permissions that the user does not give; mkstemp gives to the owner alone."""
     mask = os.umask(0)
