@@ -23,8 +23,7 @@ STAGES: dict[int, tuple[Block, tuple[int, int, int, int]]] = {
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm of 32 groups, as in torchvision's heads, or fewer, so that a group has at least 4
-    channels, and all have as many."""
+    """GroupNorm of 32 groups, as in torchvision's heads, or fewer: of 4 equal channels or more."""
     return nn.GroupNorm(math.gcd(32, channels // 4, channels), channels)
 
 

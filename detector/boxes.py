@@ -24,9 +24,8 @@ def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
     """Deltas (..., 4) from anchors to boxes, both (..., 4), of positive width and height."""
     center, size = center_size(boxes)
     anchor_center, anchor_size = center_size(anchors)
-    return torch.cat(
-        [(center - anchor_center) / anchor_size, torch.log(size / anchor_size)], dim=-1
-    )
+    shift = (center - anchor_center) / anchor_size
+    return torch.cat([shift, torch.log(size / anchor_size)], dim=-1)
 
 
 def decode(deltas: Tensor, anchors: Tensor) -> Tensor:

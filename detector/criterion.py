@@ -61,10 +61,8 @@ class Criterion(nn.Module):
         **matching: Any,
     ) -> None:
         super().__init__()
-        self.class_loss, self.box_loss = class_loss, box_loss
-        self.embedding = embedding
-        self.num_classes = num_classes
-        self.matching = matching
+        self.class_loss, self.box_loss, self.embedding = class_loss, box_loss, embedding
+        self.num_classes, self.matching = num_classes, matching
 
     def forward(
         self, predictions: Predictions, batch: dict[str, Tensor]

@@ -55,9 +55,7 @@ class Suppression:
 
     def __post_init__(self) -> None:
         if self.kind not in (kinds := get_args(Kind)):
-            raise ValueError(
-                f"no suppression is called {self.kind!r}; there are: {', '.join(kinds)}"
-            )
+            raise ValueError(f"no suppression is {self.kind!r}; there are: {', '.join(kinds)}")
 
     @torch.no_grad()
     def __call__(self, boxes: Tensor, scores: Tensor, labels: Tensor) -> Kept:

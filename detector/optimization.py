@@ -22,12 +22,10 @@ def make_optimizer(
     trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
     factor, groups = settings.get("loss_lr", 1.0), ([], [], [])  # type: ignore[var-annotated]
     for name, p in trained:
-        is_decayed = name.startswith("net.") and p.ndim > 1
-        is_scaled = factor != 1 and not name.startswith("net.")
-        groups[0 if is_decayed else 2 if is_scaled else 1].append(p)
-    options: list[dict[str, Any]] = [{"params": groups[0]}, {"params": groups[1]}]
-    if groups[2]:
-        options.append({"params": groups[2], "lr_factor": factor})
+        in_net = name.startswith("net.")
+        groups[0 if in_net and p.ndim > 1 else 1 if in_net or factor == 1 else 2].append(p)
+    options: list[dict[str, Any]] = [{"params": group} for group in groups[:2]]
+    options += [{"params": groups[2], "lr_factor": factor}] if groups[2] else []
     if settings["name"] == "adamw":
         optimizer: torch.optim.Optimizer = torch.optim.AdamW(options, lr=lr, fused=fused)
     else:

@@ -94,10 +94,8 @@ class RetinaNet(nn.Module):
         embedding_head: Head | None = None,
     ) -> None:
         super().__init__()
-        self.backbone = backbone
-        self.anchors = anchors
-        cells, channels = anchors.per_cell, backbone.channels
-        logits = len(initial_bias)
+        self.backbone, self.anchors = backbone, anchors
+        cells, channels, logits = anchors.per_cell, backbone.channels, len(initial_bias)
         self.class_head = Head(channels, convs, cells, num_classes or logits, head_norm)
         self.box_head = Head(channels, convs, cells, 4, head_norm)
         if logits != self.class_head.outputs:
