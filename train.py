@@ -46,28 +46,50 @@ def train(config: dict[str, Any], stem: str) -> Path:
     """Train what a resolved configuration describes; `stem` begins the name of a run without one.
     Returns the run folder."""
     # imported here, so that a mistake in the configuration is answered at once
-    import pytorch_lightning as pl
     from pytorch_lightning.utilities import rank_zero_only
 
-    from data.datamodule import DataModule
-    from detector.evaluation.batch_picture import BatchPicture
-    from detector.evaluation.evaluator import Evaluator
-    from detector.evaluation.recognition import IdentityEvaluator
-    from detector.run.assemble import assemble, compile_parts
+    from detector.run.assemble import compile_parts
     from detector.run.resume import check_resume, last_checkpoint
     from detector.run.weights import begin
+    from detector.training import trainer as training
     from detector.training.quiet import quiet
-    from detector.training.trainer import (
-        check_batches,
-        log_config,
-        make_trainer,
-        one_line_failures,
-    )
 
     quiet()
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     run = choose_run(config["resume"], config["run"], stem, first)
     resume = last_checkpoint(run) if config["resume"] else None
+    data = read_data(config)
+    detector, lines = make_detector(config, data)
+    updates = check_resume(resume, run, config, detector) if resume else None
+    compile_parts(detector, config["speed"]["compile"])
+    if config["resume"] and not resume:
+        lines.append(f"{run} has no checkpoint yet, so it begins anew")
+    if not resume:
+        lines += begin(detector.net, config["model"], data.classes, data.category_ids)
+    evaluators = make_evaluators(config, run, data)
+    trainer = training.make_trainer(config, run, evaluators, partial(add_epoch, run), updates)
+    batches = len(data.train_dataloader()), len(data.val_dataloader())
+    training.check_batches(config["trainer"], *batches)
+    if first:
+        run.mkdir(parents=True, exist_ok=True)
+        save({**config, "run": str(run), "resume": None}, run / "config.yaml")
+        print(*lines, f"run: {run}   (tensorboard --logdir {run.parent})", sep="\n", flush=True)
+
+    training.log_config(trainer, config)
+    with training.one_line_failures():
+        trainer.fit(detector, datamodule=data, ckpt_path=resume, weights_only=True)
+    if first and trainer.global_step == updates:
+        print("nothing was left to train: give a larger --trainer.max_epochs to go on")
+    if trainer.is_global_zero and "val/AP" in (best := best_epoch(run)):
+        print(f"best: epoch {best['epoch']}, AP {best['val/AP']:.3f}, AP50 {best['val/AP50']:.3f}")
+    return run
+
+
+def read_data(config: dict[str, Any]) -> Any:
+    """The DataModule; writes into the configuration what it found: format and classes."""
+    import pytorch_lightning as pl
+
+    from data.datamodule import DataModule
 
     pl.seed_everything(config["seed"], workers=True, verbose=False)
     data = DataModule(**config["data"], seed=config["seed"])
@@ -75,41 +97,35 @@ def train(config: dict[str, Any], stem: str) -> Path:
     config["data"] |= {"format": data.format, "classes": list(data.classes)}
     # the same initial weights whatever the data drew
     pl.seed_everything(config["seed"], workers=True, verbose=False)
-    lines, model = data.report(config["postprocess"]["max_detections"]), config["model"]
-    identities = data.count_identities() if model["embedding_loss"] else None
+    return data
+
+
+def make_detector(config: dict[str, Any], data: Any) -> tuple[Any, list[str]]:
+    """The untrained Detector, and lines about data and losses for the user."""
+    from detector.run.assemble import assemble
+
+    lines = data.report(config["postprocess"]["max_detections"])
+    identities = data.count_identities() if config["model"]["embedding_loss"] else None
     weights = data.class_weights()
-    detector = assemble(config, identities, weights)
+    criterion = (detector := assemble(config, identities, weights)).criterion
     if weights:
         pairs = (f"{name} {weight:.3g}" for name, weight in zip(data.classes, weights, strict=True))
         lines.append(f"class weights: {', '.join(pairs)}")
-    if detector.criterion.embedding is not None:
-        lines += detector.criterion.embedding.report()
-    updates = check_resume(resume, run, config, detector) if resume else None
-    compile_parts(detector, config["speed"]["compile"])
-    if config["resume"] and not resume:
-        lines.append(f"{run} has no checkpoint yet, so it begins anew")
-    if not resume:
-        lines += begin(detector.net, config["model"], data.classes, data.category_ids)
-    losses = detector.criterion.class_loss, detector.criterion.box_loss
-    lines += [loss.advice for loss in losses if loss.advice]
-    evaluator = Evaluator(data.ground_truth(), data.category_ids, data.classes)
-    evaluators = [evaluator, BatchPicture(run, data.classes)]
-    evaluators += [IdentityEvaluator()] if model["embedding_loss"] else []
-    trainer = make_trainer(config, run, evaluators, partial(add_epoch, run), updates)
-    check_batches(config["trainer"], len(data.train_dataloader()), len(data.val_dataloader()))
-    if first:
-        run.mkdir(parents=True, exist_ok=True)
-        save({**config, "run": str(run), "resume": None}, run / "config.yaml")
-        print(*lines, f"run: {run}   (tensorboard --logdir {run.parent})", sep="\n", flush=True)
+    if criterion.embedding is not None:
+        lines += criterion.embedding.report()
+    losses = criterion.class_loss, criterion.box_loss
+    return detector, lines + [loss.advice for loss in losses if loss.advice]
 
-    log_config(trainer, config)
-    with one_line_failures():
-        trainer.fit(detector, datamodule=data, ckpt_path=resume, weights_only=True)
-    if first and trainer.global_step == updates:
-        print("nothing was left to train: give a larger --trainer.max_epochs to go on")
-    if trainer.is_global_zero and "val/AP" in (best := best_epoch(run)):
-        print(f"best: epoch {best['epoch']}, AP {best['val/AP']:.3f}, AP50 {best['val/AP50']:.3f}")
-    return run
+
+def make_evaluators(config: dict[str, Any], run: Path, data: Any) -> list[Any]:
+    """Callbacks that look at data and detections."""
+    from detector.evaluation.batch_picture import BatchPicture
+    from detector.evaluation.evaluator import Evaluator
+    from detector.evaluation.recognition import IdentityEvaluator
+
+    evaluator = Evaluator(data.ground_truth(), data.category_ids, data.classes)
+    identities = [IdentityEvaluator()] if config["model"]["embedding_loss"] else []
+    return [evaluator, BatchPicture(run, data.classes), *identities]
 
 
 if __name__ == "__main__":
