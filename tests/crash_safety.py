@@ -255,7 +255,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"uninterrupted: {seconds:.0f} s after its start")
     rows = kill(work, whole, seconds, options.kills, random.Random(options.seed))
     saving = kill_while_saving(work, whole, options.saving) if options.saving else []
-    others = kill_others(work, whole, options.others, random.Random(options.seed))
+    draws = random.Random(options.seed)
+    others = kill_others(work, whole, options.others, draws) if options.others else []
     disks = fill(work, whole, options.disks)
     print(tabulate(rows, ["kill", "after", "state", "result"], tablefmt="github"))
     print(tabulate(saving, ["kill", "writing", "state", "result"], tablefmt="github"))
