@@ -14,7 +14,7 @@ from detector.config.command_line import parse
 from detector.config.errors import UserError, one_line_errors
 from detector.config.files import RECORD, Outputs, safe_name, write, write_json
 from detector.config.types import Count, Fraction, Option
-from detector.run.folder import existing_run
+from detector.run.folder import existing_run, is_exported
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from data.transforms import InputSize
     from detector.evaluation.drawing import Marks
     from detector.module import Detector
+    from detector.run.exported import Exported
 
 USAGE = """python scripts/predict.py RUN IMAGE|FOLDER --out DIR [--score 0.3]
        python scripts/predict.py RUN --split val [--count 12] --out DIR
@@ -31,7 +32,7 @@ height in pixels of the upright picture), score. With --split the ground truth i
 sheet.png shows the first 24 pictures together, and detections.json has the data set's image_id and
 category_id."""
 PROGRAM_OPTIONS = {
-    "run": Option(str, ..., "name of a run under runs/, or its path"),
+    "run": Option(str, ..., "name of a run under runs/, its path, or a file of export.py"),
     "images": Option(str | None, None, "an image, or a folder of images"),
     "--out": Option(str, ..., "folder to write to"),
     "--split": Option(str | None, None, "val, train or another split, instead of images"),
@@ -41,6 +42,7 @@ PROGRAM_OPTIONS = {
 }
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 ON_SHEET = 24
+FIXED = ("data.classes", "data.size", "data.short")  # in an exported file
 DETECTIONS, SHEET = "detections.json", "sheet.png"
 
 
@@ -118,7 +120,7 @@ def batches(
 
 
 def detect(
-    detector: "Detector", images: "list[np.ndarray]", size: "InputSize", score: float
+    detector: "Detector | Exported", images: "list[np.ndarray]", size: "InputSize", score: float
 ) -> "list[Marks]":
     """What is detected in images of one input shape with at least `score`, in pixels of each."""
     import torch
@@ -209,7 +211,10 @@ def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
     from data.transforms import InputSize
     from detector.evaluation.drawing import contact_sheet
     from detector.run.assemble import open_run
+    from detector.run.exported import Exported
 
+    exported = Exported(options["run"]) if is_exported(options["run"]) else None
+    config = exported.configure(config) if exported else config
     out, data, ids = Path(options["out"]), config["data"], None
     if options["split"] is None:
         sources = from_files(options["images"])
@@ -219,8 +224,9 @@ def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
     Outputs(out / RECORD).claim(*(out / name for name in (*names, DETECTIONS, SHEET)))
     sources = [source._replace(name=name) for source, name in zip(sources, names, strict=True)]
     score = choose_score(config, options)
-    _, detector = open_run(options["run"], options["checkpoint"], config)
-    detector.to("cuda" if torch.cuda.is_available() else "cpu")
+    detector = exported or open_run(options["run"], options["checkpoint"], config)[1].to(
+        "cuda" if torch.cuda.is_available() else "cpu"
+    )
     size, classes = InputSize(data["size"], data["short"], data["long"]), data["classes"]
     rows: list[dict[str, Any]] = []
     sheet: list[np.ndarray] = []
@@ -245,13 +251,23 @@ def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
     print(f"{out}: {seen} pictures and detections.json with {len(rows)} objects{none}")
 
 
+def configuration_file(flags: dict[str, Any]) -> Path | None:
+    """The configuration of the run; a file of scripts/export.py has its own, which is fixed."""
+    if not is_exported(flags["run"]):
+        return existing_run(flags["run"]) / "config.yaml"
+    for key in flags:
+        if key in FIXED or key.startswith("postprocess."):
+            raise UserError(f"{key} is fixed in {flags['run']}: export the run with another one")
+    return None
+
+
 def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The configuration of the run with what is changed in it, and the program's options."""
     config, options = parse(
         argv,
         usage=USAGE,
         program_options=PROGRAM_OPTIONS,
-        base=lambda flags: existing_run(flags["run"]) / "config.yaml",
+        base=configuration_file,
         sections=("data", "postprocess"),
     )
     if (options["images"] is None) == (options["split"] is None):

@@ -189,7 +189,8 @@ def test_flags_are_understood(
                 parse_words([*command, *words], folder)
             return
     (flag, *_) = words
-    assert any(f'"{flag}"' in (ROOT / program).read_text() for program in PROGRAMS), flag
+    files = [ROOT / program for program in PROGRAMS if (ROOT / program).is_file()]
+    assert any(f'"{flag}"' in file.read_text() for file in files), flag
 
 
 def is_program_flag(word: str) -> bool:

@@ -25,6 +25,11 @@ def existing_run(name: str) -> Path:
     return path
 
 
+def is_exported(name: str) -> bool:
+    """Whether this is not a run but a file of scripts/export.py."""
+    return Path(name).suffix in (".onnx", ".pt2")
+
+
 def new_run(name: str | None, stem: str) -> Path:
     """The folder of a run to be; a name that is taken is an error."""
     if name is None:
