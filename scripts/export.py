@@ -114,13 +114,14 @@ def check(detector: "Detector", exported: "Exported", batches: "list[Batch]", im
 
 def export(config: dict[str, Any], options: dict[str, Any]) -> bool:
     """Whether the file that is written gives what the net gives."""
+    suppress = puts_suppression_in(config, options)
+    out = Path(options["out"])
+    Outputs(None).claim(out)
+
     from detector.run.assemble import open_run
     from detector.run.export import describe, to_onnx, to_torch
     from detector.run.exported import Exported
 
-    suppress = puts_suppression_in(config, options)
-    out = Path(options["out"])
-    Outputs(None).claim(out)
     _, detector = open_run(options["run"], options["checkpoint"], config)
     batches, images = load_batches(config, options["images"])
     example = batches[0]["images"], batches[0]["sizes"]
