@@ -20,7 +20,8 @@ def last_checkpoint(run: Path) -> Path | None:
     path = run / "checkpoints" / "last.ckpt"
     if path.is_file():
         return path
-    if (run / "checkpoints" / "best.ckpt").is_file():
+    # of the first epoch best.ckpt is written before last.ckpt: a kill or a full disk between them
+    if (run / "checkpoints" / "best.ckpt").is_file() and len(read_epochs(run)) > 1:
         raise UserError(f"{path} is missing: copy best.ckpt there to go on from the best epoch")
     return None
 
