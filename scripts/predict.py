@@ -1,4 +1,4 @@
-"""Draw what a run detects:  python scripts/predict.py RUN IMAGE|FOLDER --out DIR
+"""Draw what a run detects:  python scripts/predict.py RUN IMAGE|FOLDER ... --out DIR
 
 Beside the ground truth:  python scripts/predict.py RUN --split val --count 12 --out DIR
 """
@@ -6,25 +6,26 @@ Beside the ground truth:  python scripts/predict.py RUN --split val --count 12 -
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from detector.config.command_line import parse
 from detector.config.errors import UserError, one_line_errors
 from detector.config.files import RECORD, Outputs, safe_name, write, write_json
-from detector.config.types import Count, Fraction, Option
+from detector.config.types import Count, Fraction, Option, Threshold
 from detector.run.folder import existing_run, is_exported
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from data.pictures import Picture
     from data.transforms import InputSize
     from detector.evaluation.drawing import Marks
     from detector.module import Detector
     from detector.run.exported import Exported
 
-USAGE = """python scripts/predict.py RUN IMAGE|FOLDER --out DIR [--score 0.3]
+USAGE = """python scripts/predict.py RUN IMAGE|FOLDER ... --out DIR [--score 0.3] [--tile]
        python scripts/predict.py RUN --split val [--count 12] --out DIR
 
 Writes every image with its boxes, and detections.json: file_name, category, bbox (x, y, width,
@@ -33,47 +34,26 @@ sheet.png shows the first 24 pictures together, and detections.json has the data
 category_id."""
 PROGRAM_OPTIONS = {
     "run": Option(str, ..., "name of a run under runs/, its path, or a file of export.py"),
-    "images": Option(str | None, None, "an image, or a folder of images"),
+    "images": Option(list[str], [], "images, and folders of images in any depth"),
     "--out": Option(str, ..., "folder to write to"),
     "--split": Option(str | None, None, "val, train or another split, instead of images"),
     "--count": Option(Count, 12, "images of the split, evenly spaced"),
     "--checkpoint": Option(str, "best", "best, last or a file"),
+    "--tile": Option(bool, False, "cut images into tiles of data.size, to find small objects"),
+    "--overlap": Option(Threshold, 0.2, "share of a tile that neighbors see as well"),
     "--score": Option(Fraction | Literal["best"], 0.3, "lowest shown; best: eval.py's"),
 }
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 ON_SHEET = 24
 FIXED = ("data.classes", "data.size", "data.short")  # in an exported file
 DETECTIONS, SHEET = "detections.json", "sheet.png"
 
 
-class Source(NamedTuple):
-    """An image to look at, the name to write it under, and what a split knows of it: `size` is its
-    annotated height and width."""
-
-    path: Path
-    name: str
-    image_id: int | None = None
-    truth: "Marks | None" = None
-    size: tuple[int, int] | None = None
-
-
-def from_files(images: str) -> list[Source]:
-    path = Path(images)
-    if not path.exists():
-        raise UserError(f"{path} does not exist: give an image or a folder of images")
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-    if not files:
-        raise UserError(f"{path} holds no images ({', '.join(SUFFIXES)})")
-    return [Source(file, file.name) for file in files]
-
-
-def from_split(config: dict[str, Any], split: str, count: int) -> tuple[list[Source], list[int]]:
+def from_split(config: dict[str, Any], split: str, count: int) -> "tuple[list[Picture], list[int]]":
     """`count` images of a split with their objects, and the category id of every class."""
     import numpy as np
 
     from data.datamodule import DataModule
+    from data.pictures import Picture
     from detector.evaluation.drawing import Marks
 
     name = config["data"][split] if split in ("train", "val") else split
@@ -91,32 +71,8 @@ def from_split(config: dict[str, Any], split: str, count: int) -> tuple[list[Sou
         truth = Marks(images.boxes[rows], images.labels[rows], ignore=images.ignore[rows])
         file, (height, width) = Path(images.paths[index]), images.sizes[index].tolist()
         name = safe_name(names[image_id])
-        sources.append(Source(file, name, image_id, truth, (height, width)))
+        sources.append(Picture(file, name, image_id, truth, (height, width)))
     return sources, data.category_ids
-
-
-def batches(
-    sources: Sequence[Source], size: "InputSize", count: int
-) -> "Iterator[list[tuple[Source, np.ndarray]]]":
-    """Up to `count` images of one input shape. What cannot be read is named and left out."""
-    from tqdm import tqdm
-
-    from data import DataError
-    from data.transforms import load_annotated, load_image
-
-    waiting: dict[tuple[int, int], list[tuple[Source, np.ndarray]]] = {}
-    for source in tqdm(sources, unit="image", disable=not sys.stderr.isatty()):
-        try:
-            path, annotated = source.path, source.size
-            image = load_annotated(path, annotated) if annotated else load_image(path)
-        except DataError as error:
-            tqdm.write(f"skipped: {error}", file=sys.stderr)
-            continue
-        shape = size.shape_for(*image.shape[:2])
-        waiting.setdefault(shape, []).append((source, image))
-        if len(waiting[shape]) == count:
-            yield waiting.pop(shape)
-    yield from waiting.values()
 
 
 def detect(
@@ -144,8 +100,41 @@ def detect(
     return marks
 
 
+def detect_in_tiles(
+    detector: "Detector | Exported",
+    image: "np.ndarray",
+    config: dict[str, Any],
+    options: dict[str, Any],
+    score: float,
+) -> "Marks":
+    """The same of an image that is cut into tiles of data.size, a batch of them at a time."""
+    import numpy as np
+    import torch
+
+    from data.transforms import InputSize
+    from detector.evaluation.drawing import Marks
+    from detector.run.assemble import make_suppression
+    from detector.run.tiles import cut, join
+
+    data, found = config["data"], []
+    size, overlap, step = InputSize(data["size"]), options["overlap"], data["batch_size"]
+    tiles = cut(image.shape[:2], data["size"], overlap)
+    shapes = [size.shape_for(tile.bottom - tile.top, tile.right - tile.left) for tile in tiles]
+    assert len(set(shapes)) == 1  # all tiles of an image are of one size
+    for start in range(0, len(tiles), step):
+        part = tiles[start : start + step]
+        crops = [image[t.top : t.bottom, t.left : t.right] for t in part]
+        for marks in detect(detector, crops, size, score):
+            arrays = marks.boxes, marks.scores, marks.labels
+            boxes, scores, labels = (torch.from_numpy(np.asarray(array)) for array in arrays)
+            found.append((boxes, scores, labels))
+    suppression = make_suppression(config["postprocess"])
+    boxes, scores, labels = join(tiles, found, image.shape[:2], overlap, suppression)
+    return Marks(boxes.numpy(), labels.numpy(), scores.numpy())
+
+
 def rows_of(
-    source: Source, marks: "Marks", classes: Sequence[str], ids: Sequence[int] | None
+    source: "Picture", marks: "Marks", classes: Sequence[str], ids: Sequence[int] | None
 ) -> Iterator[dict[str, Any]]:
     """What detections.json says; with ids where the data set is known."""
     boxes, labels, scores = (part.tolist() for part in marks[:3] if part is not None)
@@ -157,7 +146,7 @@ def rows_of(
 
 
 def picture_of(
-    source: Source, image: "np.ndarray", marks: "Marks", classes: Sequence[str]
+    source: "Picture", image: "np.ndarray", marks: "Marks", classes: Sequence[str]
 ) -> "np.ndarray":
     from detector.evaluation.drawing import draw, side_by_side
 
@@ -175,8 +164,10 @@ def encode(picture: "np.ndarray", suffix: str) -> bytes:
     return content
 
 
-def choose_names(sources: Sequence[Source]) -> list[str]:
-    """A picture's name for every source, all different, of a kind that can be written."""
+def choose_names(sources: "Sequence[Picture]") -> list[str]:
+    """A name for every source, all different, of a kind that can be written."""
+    from data.pictures import SUFFIXES
+
     taken, names = {DETECTIONS, SHEET}, []
     for source in sources:
         path = PurePosixPath(source.name)
@@ -208,6 +199,7 @@ def choose_score(config: dict[str, Any], options: dict[str, Any]) -> float:
 def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
     import torch
 
+    from data.pictures import find_pictures, read_batches
     from data.transforms import InputSize
     from detector.evaluation.drawing import contact_sheet
     from detector.run.assemble import open_run
@@ -217,7 +209,7 @@ def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
     config = exported.configure(config) if exported else config
     out, data, ids = Path(options["out"]), config["data"], None
     if options["split"] is None:
-        sources = from_files(options["images"])
+        sources = find_pictures(options["images"], leave_out=out)
     else:
         sources, ids = from_split(config, options["split"], options["count"])
     names = choose_names(sources)
@@ -232,8 +224,13 @@ def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
     sheet: list[np.ndarray] = []
     seen = 0
     try:
-        for batch in batches(sources, size, data["batch_size"]):
-            detections = detect(detector, [image for _, image in batch], size, score)
+        whole = None if options["tile"] else size
+        for batch in read_batches(sources, whole, data["batch_size"] if whole else 1):
+            images = [image for _, image in batch]
+            if whole:
+                detections = detect(detector, images, size, score)
+            else:
+                detections = [detect_in_tiles(detector, images[0], config, options, score)]
             for (source, image), marks in zip(batch, detections, strict=True):
                 picture = picture_of(source, image, marks, classes)
                 write(out / source.name, encode(picture, Path(source.name).suffix))
@@ -270,8 +267,13 @@ def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]
         base=configuration_file,
         sections=("data", "postprocess"),
     )
-    if (options["images"] is None) == (options["split"] is None):
-        raise UserError("give an image, a folder of images or --split, and one of them only")
+    if bool(options["images"]) == (options["split"] is not None):
+        raise UserError("give images, folders of images or --split, and one of them only")
+    if options["tile"] and config["data"]["short"]:
+        raise UserError(
+            "--tile cuts tiles of data.size, and this run has data.short: add "
+            "--data.short null --data.size '[640, 640]'"
+        )
     return config, options
 
 

@@ -12,12 +12,13 @@ from detector.config.errors import UserError, one_line_errors
 from detector.config.files import RECORD, Outputs, write, write_json
 from detector.config.types import Count, Fraction, Option
 from detector.run.folder import existing_run
-from scripts.predict import Source, batches, encode, from_files
+from scripts.predict import encode
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
+    from data.pictures import Picture
     from data.transforms import InputSize
     from detector.module import Detector
 
@@ -45,7 +46,7 @@ SIDE = 320  # pixels of every image in the picture
 class Found(NamedTuple):
     """An object: box (4,) xyxy in pixels of its image, label, score, vector (E,) of length 1."""
 
-    source: Source
+    source: "Picture"
     box: "np.ndarray"
     label: int
     score: float
@@ -69,7 +70,11 @@ def feed(images: "Sequence[np.ndarray]", size: "InputSize", device: Any) -> "lis
 
 
 def read_box(
-    detector: "Detector", source: Source, image: "np.ndarray", size: "InputSize", box: list[float]
+    detector: "Detector",
+    source: "Picture",
+    image: "np.ndarray",
+    size: "InputSize",
+    box: list[float],
 ) -> Found:
     """The object in a box (x, y, width, height) of an image."""
     import torch
@@ -91,7 +96,7 @@ def read_box(
 
 def detect(
     detector: "Detector",
-    batch: "Sequence[tuple[Source, np.ndarray]]",
+    batch: "Sequence[tuple[Picture, np.ndarray]]",
     size: "InputSize",
     score: float,
 ) -> list[Found]:
@@ -149,13 +154,14 @@ def search(config: dict[str, Any], options: dict[str, Any]) -> None:
     check(config, options)
     import torch
 
+    from data.pictures import find_pictures, read_batches
     from data.transforms import InputSize, load_image
     from detector.evaluation.drawing import contact_sheet
     from detector.run.assemble import open_run
 
     out, data = Path(options["out"]), config["data"]
-    (query_source,) = from_files(options["query"])
-    gallery = from_files(options["gallery"])
+    (query_source,) = find_pictures([options["query"]], leave_out=out)
+    gallery = find_pictures([options["gallery"]], leave_out=out)
     gallery = [x for x in gallery if x.path.resolve() != query_source.path.resolve()]
     Outputs(out / RECORD).claim(out / JSON, out / PICTURE)
     _, detector = open_run(options["run"], options["checkpoint"], config)
@@ -172,7 +178,7 @@ def search(config: dict[str, Any], options: dict[str, Any]) -> None:
             "a lower --score, or by --box where the object is"
         )
     ranked: list[tuple[float, Found]] = []
-    for batch in batches(gallery, size, data["batch_size"]):
+    for batch in read_batches(gallery, size, data["batch_size"]):
         found = detect(detector, batch, size, options["score"])
         ranked += [(float(other.vector @ query.vector), other) for other in found]
     ranked = sorted(ranked, key=lambda pair: -pair[0])[: options["count"]]

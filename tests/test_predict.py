@@ -95,7 +95,7 @@ def test_rows_of_a_split_have_the_ids_of_the_data_set(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "give an image, a folder of images or --split"),
+        ([], "give images, folders of images or --split"),
         (["images", "--split", "val"], "one of them only"),
         (["missing"], "missing does not exist"),
         (["empty"], "empty holds no images"),
@@ -168,3 +168,48 @@ def test_of_data_without_splits_train_is_what_was_trained_on(
     assert len(seen["train"]) > len(seen["val"]) > 0
     assert not seen["train"] & seen["val"]
     assert len(seen["train"] | seen["val"]) == 16
+
+
+def test_several_places_in_depth_without_what_was_written(
+    predict: ModuleType, run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """An image, and a folder with a folder, to which the pictures go as well."""
+    folder = tmp_path / "in"
+    for name in ("a.png", "deep/a.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), np.zeros((40, 40, 3), np.uint8))
+    words = [str(run), str(folder / "a.png"), str(folder), "--out", str(folder / "out")]
+    for _ in range(2):  # the second time its own pictures are there
+        predict.main([*words, *EVERYTHING])
+        assert "2 pictures and detections.json" in capsys.readouterr().out
+        names = {path.name for path in (folder / "out").rglob("*.png")}
+        assert names == {"a.png"}
+        assert (folder / "out" / "deep" / "a.png").is_file()
+
+
+def test_a_large_image_is_seen_in_tiles(
+    predict: ModuleType, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every tile has the size of the net's input, so nothing is shrunk; boxes are in pixels of the
+    image."""
+    size = load(run / "config.yaml")["data"]["size"]
+    height, width = 2 * size[0] + 10, 3 * size[1]
+    image = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / "large.png"), image)
+    seen: list[tuple[int, ...]] = []
+    original = predict.detect
+
+    def watch(detector: object, images: list[np.ndarray], *rest: object) -> object:
+        seen.extend(image.shape for image in images)
+        return original(detector, images, *rest)
+
+    monkeypatch.setattr(predict, "detect", watch)
+    words = [str(run), str(tmp_path / "large.png"), "--out", str(tmp_path / "out"), *EVERYTHING]
+    predict.main([*words, "--tile", "--overlap", "0.25"])
+    assert set(seen) == {(*size, 3)}
+    assert len(seen) >= 6
+    rows = json.loads((tmp_path / "out" / "detections.json").read_text())
+    right = max(row["bbox"][0] + row["bbox"][2] for row in rows)
+    assert size[1] < right <= width + 1e-3
+    with pytest.raises(SystemExit):
+        predict.main([*words, "--tile", "--data.short", "64"])
