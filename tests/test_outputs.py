@@ -13,6 +13,8 @@ import train
 from scripts import (
     ablate,
     check_data,
+    download,
+    export,
     gradient_density,
     plot_embeddings,
     plot_losses,
@@ -64,6 +66,12 @@ COMMANDS: dict[str, Command] = {
     "gradient_density.py": lambda run, data, out: gradient_density.main([str(run), "--out", out]),
     "check_data.py": lambda run, data, out: check_data.main(
         ["--data.root", str(data), "--data.format", "coco", "--out", out]
+    ),
+    "download.py": lambda run, data, out: download.main(
+        ["voc2007", "--to", out, "--mirror", "http://127.0.0.1:9"]
+    ),
+    "export.py": lambda run, data, out: export.main(
+        [str(run), "--format", "torch", "--images", "1", "--out", out]
     ),
     "plot_losses.py": lambda run, data, out: plot_losses.main(["--out", out]),
     "train.py": lambda run, data, out: train.main(

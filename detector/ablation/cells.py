@@ -203,8 +203,8 @@ def _read_result(run: Path) -> dict[str, Any]:
         "step_seconds": steps[len(steps) // 2],
         "memory": max(line["memory"] for line in epochs),
         "rise": _late_rise(epochs, "val/AP"),
-        "calibration_error": metrics["calibration"]["error"],
-        **metrics["scores"],
+        "calibration_error": metrics.get("calibration", {}).get("error"),
+        **metrics.get("scores", {}),
     }
     if "identity" in metrics:
         values = metrics["identity"]["values"]
