@@ -174,6 +174,7 @@ def test_suppression_in_onnx_is_hard_suppression(class_agnostic: bool) -> None:
     assert places[kept > 0].tolist() == expected.places[expected.scores > 0].tolist()
 
 
+@pytest.mark.slow
 def test_vectors_of_an_embedding_head_are_exported(tmp_path: Path) -> None:
     detector = test_embedding.detector().eval()
     batch = make_batch(2)
@@ -184,6 +185,7 @@ def test_vectors_of_an_embedding_head_are_exported(tmp_path: Path) -> None:
     assert outputs[3].shape[:2] == outputs[1].shape
 
 
+@pytest.mark.slow
 def test_another_size_and_noise_where_no_images_are(
     run: Path, tmp_path: Path, capsys: Capture
 ) -> None:
