@@ -93,6 +93,7 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
     evaluator, data = done.evaluator, done.data
     if evaluator.figures is None:  # not the first process
         return {}
+    from detector.evaluation.report import print_tables
     from detector.evaluation.tide import explain
 
     rows = [{**row, "file_name": data.file_names[row["image_id"]]} for row in evaluator.results]
@@ -104,10 +105,12 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
     # after the files: a closed pipe must not cost them
     where = f"{options['run']} ({options['checkpoint']}) on {config['data']['val']}"
     title = f"{where}, {len(evaluator.image_ids)} images"
-    print_figures(title, config, done, explanation)
+    threshold, identities = config["postprocess"]["score_threshold"], done.recognition.figures
+    figures = evaluator.figures
+    print_tables(title, figures, explanation, done.meter.figures, threshold, identities)
     print(f"\ndetections: {options['out'] or folder / 'detections.json'}")
     write_pictures(folder, title, options, done, explanation)
-    summary: dict[str, float] = evaluator.figures.summary
+    summary: dict[str, float] = figures.summary
     return summary
 
 
@@ -137,22 +140,6 @@ def write_figures(
         result["identity"] = recognition.figures._asdict()
         write_json(folder / "queries.json", recognition.queries())
     write_json(folder / "metrics.json", result)
-
-
-def print_figures(title: str, config: dict[str, Any], done: Evaluation, explanation: Any) -> None:
-    """All tables."""
-    from detector.evaluation.coco import format_figures
-    from detector.evaluation.operating_points import format_operating_points
-    from detector.evaluation.recognition import format_identities
-    from detector.evaluation.scores import format_scores
-    from detector.evaluation.tide import format_errors
-
-    print(format_figures(done.evaluator.figures, title))
-    print("", format_errors(explanation.errors, explanation.calibration), sep="\n")
-    print(format_scores(done.meter.figures, config["postprocess"]["score_threshold"]))
-    print("", format_operating_points(explanation.points), sep="\n")
-    if done.recognition.figures is not None:
-        print("", format_identities(done.recognition.figures), sep="\n")
 
 
 def write_pictures(

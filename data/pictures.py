@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +45,20 @@ def find_pictures(places: Sequence[str], leave_out: Path) -> list[Picture]:
             name = file.relative_to(place).as_posix() if place.is_dir() else file.name
             found.setdefault(file.resolve(), Picture(file, name))
     return list(found.values())
+
+
+def choose_names(pictures: Sequence[Picture], taken: set[str]) -> list[Picture]:
+    """The same, with names that all differ and are not `taken`, of kinds that can be written."""
+    taken, named = set(taken), []
+    for picture in pictures:
+        path = PurePosixPath(picture.name)
+        suffix = path.suffix if path.suffix.lower() in SUFFIXES else ".png"
+        name, number = str(path.with_suffix(suffix)), 2
+        while name in taken:
+            name, number = str(path.with_name(f"{path.stem}_{number}{suffix}")), number + 1
+        taken.add(name)
+        named.append(picture._replace(name=name))
+    return named
 
 
 def read_batches(

@@ -5,7 +5,7 @@ Beside the ground truth:  python scripts/predict.py RUN --split val --count 12 -
 
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -108,29 +108,19 @@ def detect_in_tiles(
     score: float,
 ) -> "Marks":
     """The same of an image that is cut into tiles of data.size, a batch of them at a time."""
-    import numpy as np
-    import torch
-
     from data.transforms import InputSize
     from detector.evaluation.drawing import Marks
     from detector.run.assemble import make_suppression
-    from detector.run.tiles import cut, join
+    from detector.run.tiles import cut, detect_tiles
 
-    data, found = config["data"], []
-    size, overlap, step = InputSize(data["size"]), options["overlap"], data["batch_size"]
-    tiles = cut(image.shape[:2], data["size"], overlap)
-    shapes = [size.shape_for(tile.bottom - tile.top, tile.right - tile.left) for tile in tiles]
-    assert len(set(shapes)) == 1  # all tiles of an image are of one size
-    for start in range(0, len(tiles), step):
-        part = tiles[start : start + step]
-        crops = [image[t.top : t.bottom, t.left : t.right] for t in part]
-        for marks in detect(detector, crops, size, score):
-            arrays = marks.boxes, marks.scores, marks.labels
-            boxes, scores, labels = (torch.from_numpy(np.asarray(array)) for array in arrays)
-            found.append((boxes, scores, labels))
-    suppression = make_suppression(config["postprocess"])
-    boxes, scores, labels = join(tiles, found, image.shape[:2], overlap, suppression)
-    return Marks(boxes.numpy(), labels.numpy(), scores.numpy())
+    data, size = config["data"], InputSize(config["data"]["size"])
+    tiles = cut(image.shape[:2], data["size"], options["overlap"])
+    boxes, scores, labels = detect_tiles(
+        *(image, tiles, data["batch_size"], options["overlap"]),
+        make_suppression(config["postprocess"]),
+        lambda crops: detect(detector, crops, size, score),
+    )
+    return Marks(boxes, labels, scores)
 
 
 def rows_of(
@@ -164,22 +154,6 @@ def encode(picture: "np.ndarray", suffix: str) -> bytes:
     return content
 
 
-def choose_names(sources: "Sequence[Picture]") -> list[str]:
-    """A name for every source, all different, of a kind that can be written."""
-    from data.pictures import SUFFIXES
-
-    taken, names = {DETECTIONS, SHEET}, []
-    for source in sources:
-        path = PurePosixPath(source.name)
-        suffix = path.suffix if path.suffix.lower() in SUFFIXES else ".png"
-        name, number = str(path.with_suffix(suffix)), 2
-        while name in taken:
-            name, number = str(path.with_name(f"{path.stem}_{number}{suffix}")), number + 1
-        taken.add(name)
-        names.append(name)
-    return names
-
-
 def choose_score(config: dict[str, Any], options: dict[str, Any]) -> float:
     """The number that --score is or stands for."""
     from detector.evaluation.provenance import read_best_score
@@ -199,7 +173,7 @@ def choose_score(config: dict[str, Any], options: dict[str, Any]) -> float:
 def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
     import torch
 
-    from data.pictures import find_pictures, read_batches
+    from data.pictures import choose_names, find_pictures, read_batches
     from data.transforms import InputSize
     from detector.evaluation.drawing import contact_sheet
     from detector.run.assemble import open_run
@@ -212,9 +186,9 @@ def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
         sources = find_pictures(options["images"], leave_out=out)
     else:
         sources, ids = from_split(config, options["split"], options["count"])
-    names = choose_names(sources)
-    Outputs(out / RECORD).claim(*(out / name for name in (*names, DETECTIONS, SHEET)))
-    sources = [source._replace(name=name) for source, name in zip(sources, names, strict=True)]
+    sources = choose_names(sources, {DETECTIONS, SHEET})
+    names = (*(source.name for source in sources), DETECTIONS, SHEET)
+    Outputs(out / RECORD).claim(*(out / name for name in names))
     score = choose_score(config, options)
     detector = exported or open_run(options["run"], options["checkpoint"], config)[1].to(
         "cuda" if torch.cuda.is_available() else "cpu"

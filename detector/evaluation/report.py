@@ -11,12 +11,36 @@ import numpy as np
 
 from detector.config.files import write
 from detector.evaluation.calibration import Calibration
-from detector.evaluation.coco import Figures
-from detector.evaluation.operating_points import Confusion, OperatingPoints
+from detector.evaluation.coco import Figures, format_figures
+from detector.evaluation.operating_points import (
+    Confusion,
+    OperatingPoints,
+    format_operating_points,
+)
 from detector.evaluation.pictures import NO_MATPLOTLIB, make_panels, save_picture
-from detector.evaluation.tide import KINDS, Errors, Explanation
+from detector.evaluation.recognition import format_identities
+from detector.evaluation.scores import format_scores
+from detector.evaluation.tide import KINDS, Errors, Explanation, format_errors
 
 CLASSES = 12  # so many curves can be told apart; of more classes those with most objects are drawn
+
+
+def print_tables(
+    title: str,
+    figures: Figures,
+    explanation: Explanation,
+    scores: Mapping[str, float],
+    score_threshold: float,
+    identities: Any,
+) -> None:
+    """All tables of an evaluation. `scores`: see `ScoreMeter`; `identities`: figures of
+    recognition, None without."""
+    print(format_figures(figures, title))
+    print("", format_errors(explanation.errors, explanation.calibration), sep="\n")
+    print(format_scores(scores, score_threshold))
+    print("", format_operating_points(explanation.points), sep="\n")
+    if identities is not None:
+        print("", format_identities(identities), sep="\n")
 
 
 def write_report(

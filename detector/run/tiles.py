@@ -1,9 +1,10 @@
 """Tiles: an image much larger than the net's input is detected in piece by piece."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,6 +38,30 @@ def _starts(extent: int, side: int, overlap: float) -> list[int]:
     step = max(1.0, side * (1 - overlap))
     count = 1 + -(-(extent - side) // int(step))
     return [round(k * (extent - side) / (count - 1)) for k in range(count)]
+
+
+def detect_tiles(
+    image: np.ndarray,
+    tiles: Sequence[Tile],
+    batch: int,
+    overlap: float,
+    suppression: Suppression,
+    detect: Callable[[list[np.ndarray]], Sequence[Any]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes (D, 4), scores (D,) and labels (D,) of an image (H, W, 3) that `cut` cut into `tiles`.
+
+    `detect` gets up to `batch` of them and gives for each something with `boxes`, `scores` and
+    `labels`, arrays in pixels of the tile. The rest is as in `join`.
+    """
+    found = []
+    for start in range(0, len(tiles), batch):
+        crops = [image[t.top : t.bottom, t.left : t.right] for t in tiles[start : start + batch]]
+        for marks in detect(crops):
+            arrays = (marks.boxes, marks.scores, marks.labels)
+            boxes, scores, labels = (torch.from_numpy(np.asarray(array)) for array in arrays)
+            found.append((boxes, scores, labels))
+    boxes, scores, labels = join(tiles, found, image.shape[:2], overlap, suppression)
+    return boxes.numpy(), scores.numpy(), labels.numpy()
 
 
 def join(
