@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from detector.evaluation.drawing import COLORS
 from detector.evaluation.mistakes import MOST, SIDE, choose_mistakes, draw_crop, draw_mistakes
 from detector.evaluation.tide import Mistake, explain
 from tests.test_coco_figures import box, truth_of
@@ -50,6 +51,8 @@ def test_a_crop_shows_the_box_in_its_middle() -> None:
     middle = crop[24 + SIDE // 2, SIDE // 2]
     assert middle[0] > 200
     assert middle[1:].max() < 60
+    edge = crop[24 + SIDE // 2, 60:74]  # the box begins at a third of 200 pixels
+    assert (edge == np.array(COLORS[0])).all(axis=1).any()
     assert crop[24 + SIDE - 3, SIDE // 2].min() > 240  # below the image
     assert crop[24 + 10, SIDE // 2].max() < 60
 
