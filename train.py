@@ -57,10 +57,14 @@ def train(config: dict[str, Any], stem: str) -> Path:
     first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
     run = choose_run(config["resume"], config["run"], stem, first)
     resume = last_checkpoint(run) if config["resume"] else None
+    precision = config["trainer"]["precision"]
+    config["trainer"]["precision"] = training.choose_precision(config["trainer"])
     data = read_data(config)
     detector, lines = make_detector(config, data)
     updates = check_resume(resume, run, config, detector) if resume else None
     compile_parts(detector, config["speed"]["compile"])
+    if precision == "auto":
+        lines.append(f"precision: {config['trainer']['precision']}, by what the device computes in")
     if config["resume"] and not resume:
         lines.append(f"{run} has no checkpoint yet, so it begins anew")
     if not resume:

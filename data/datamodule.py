@@ -18,7 +18,7 @@ from data.identity_sampler import IdentityBatches
 from data.layouts import read
 from data.noise import with_noise
 from data.options import Options
-from data.sampler import Batches
+from data.sampler import Batches, repeat_factors
 from data.split import Split, to_split
 from data.tracks import (
     check_identities,
@@ -134,7 +134,20 @@ class DataModule(pl.LightningDataModule):
         """The same without warnings."""
         splits = self.splits.items()
         counts = [line for part, split in splits for line in split.report(part, self.classes)]
-        return [*self.lines, *counts, *report_identities(self.splits), *self.noise]
+        lines = [*self.lines, *counts, *report_identities(self.splits), *self.noise]
+        if "train" in self.splits and (factors := self.repeat_factors()) is not None:
+            more, most = int((factors > 1).sum()), factors.max()
+            lines.append(
+                f"train: {more} images have a class that is in less than a share of "
+                f"{self.options.oversample:g} and come up to {most:.2g} times as often as others"
+            )
+        return lines
+
+    def repeat_factors(self) -> np.ndarray | None:
+        """How often each training image comes compared with others, or None for all alike."""
+        if not (threshold := self.options.oversample):
+            return None
+        return repeat_factors(self.splits["train"], len(self.classes), threshold)
 
     def class_weights(self) -> list[float] | None:
         """Weights of the classes, (1 / objects of the class in train)^`class_weights`, of which the
@@ -178,7 +191,10 @@ class DataModule(pl.LightningDataModule):
             height, width = split.sizes[0].tolist()
             dataset.fill_cache(self.input_size.shape_for(height, width), options.workers)
         order |= {"seed": self.seed}
-        batches = Batches(split.sizes, self.input_size, options.batch_size, **order)
+        factors = self.repeat_factors() if part == "train" else None
+        batches = Batches(
+            split.sizes, self.input_size, options.batch_size, factors=factors, **order
+        )
         if part == "train" and options.identities:
             per_batch, images = options.identities
             order |= {"per_batch": per_batch, "images": images}

@@ -17,8 +17,8 @@ SMALLEST_GROUP = 16  # rows of a batch's objects: 16, 32, 64, ...
 
 
 class Images(Dataset[dict[str, Any]]):
-    """A split's images, resized, augmented and padded. `images[key]` depends on (seed, epoch,
-    index) alone, wherever and in whatever order it is asked for."""
+    """A split's images, resized, augmented and padded. `images[key]` depends on the seed and the
+    key alone, wherever and in whatever order it is asked for."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Images(Dataset[dict[str, Any]]):
         return resize(load_annotated(path, (height, width), factor), shape)
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
-        index, epoch, shape = key
+        index, draw, shape = key
         image = self.cache[index] if self.cache is not None else self._read(index, shape)
         rows = self.split.rows(index)
         height, width = self.split.sizes[index].tolist()
@@ -58,7 +58,7 @@ class Images(Dataset[dict[str, Any]]):
         boxes = self.split.boxes[rows] * np.array(scale + scale, np.float32)
         kept = np.arange(len(boxes))
         if self.augmentation is not None:
-            image, boxes, kept = self.augmentation(image, boxes, (self.seed, epoch, index))
+            image, boxes, kept = self.augmentation(image, boxes, (self.seed, draw, index))
         sample = {
             "image": pad(np.ascontiguousarray(image), shape),
             "boxes": boxes,

@@ -33,6 +33,7 @@ class Options:
     color: float = 0.0
     zoom: float = 0.0
     class_weights: float = 0.0
+    oversample: float = 0.0
     label_noise: float = 0.0
     noise_kind: Kind = "mixed"
     identity: str = "track_id"
@@ -49,6 +50,11 @@ class Options:
             raise DataError(f"data.batch_size must be at least 1, not {self.batch_size}")
         if self.workers < 0:
             raise DataError(f"data.workers must be at least 0, not {self.workers}")
+        if self.oversample and self.identities:
+            raise DataError(
+                "data.oversample and data.identities both choose the images of a batch: leave out "
+                "one of them"
+            )
         if self.cache and self.short:
             raise DataError("data.cache needs one size for all images: give data.size, not short")
         if self.classes and len(set(self.classes)) < len(self.classes):

@@ -1,5 +1,6 @@
 """Which images make up which batch, as a function of (seed, epoch) and of nothing else."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
@@ -7,9 +8,12 @@ import numpy as np
 import torch.distributed
 from torch.utils.data import Sampler
 
+from data.split import Split
 from data.transforms import InputSize, Shape
 
-Key: TypeAlias = tuple[int, int, Shape]  # index of the image, epoch, shape it is placed within
+# index of the image, number that its augmentation is drawn by, shape it is placed within
+Key: TypeAlias = tuple[int, int, Shape]
+COPY = 2**20  # more than any epoch: the k-th copy of an image is augmented as in epoch + k COPY
 
 
 def _position() -> tuple[int, int]:
@@ -17,6 +21,20 @@ def _position() -> tuple[int, int]:
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         return torch.distributed.get_rank(), torch.distributed.get_world_size()
     return 0, 1
+
+
+def repeat_factors(split: Split, num_classes: int, threshold: float) -> np.ndarray:
+    """How often each image comes compared with one of frequent classes only, float64 (M,): of its
+    classes the largest max(1, sqrt(threshold / f)), f being the share of images with the class.
+
+    Gupta et al., LVIS (CVPR 2019), appendix B.2. Crowd and difficult objects do not count.
+    """
+    held = np.zeros((len(split), num_classes), bool)
+    images = np.repeat(np.arange(len(split)), np.diff(split.starts))
+    held[images[~split.ignore], split.labels[~split.ignore]] = True
+    share = held.mean(0).clip(min=1e-12)
+    factors = np.sqrt(threshold / share).clip(min=1)
+    return np.where(held, factors, 1.0).max(1, initial=1.0)
 
 
 class Batches(Sampler[list[Key]]):
@@ -27,7 +45,9 @@ class Batches(Sampler[list[Key]]):
     others even in validation). With `shuffle` (training) what is left over at the end is dropped,
     another part of the data in every epoch, unless the images of one orientation do not fill a
     single batch: they make a small one. Without it every image comes once, in order within its
-    orientation. An image is repeated only where the last step has fewer images than ranks.
+    orientation. An image is repeated only where the last step has fewer images than ranks, and in
+    training by `factors`: an epoch has as many images as without, an image comes in proportion to
+    its factor (rounded up or down by chance), and each of its copies is augmented differently.
     """
 
     def __init__(
@@ -40,12 +60,14 @@ class Batches(Sampler[list[Key]]):
         shuffle: bool = False,
         epoch: int | Callable[[], int] = 0,
         position: tuple[int, int] | None = None,
+        factors: np.ndarray | None = None,
     ) -> None:
-        """`sizes` int (M, 2), the images' heights and widths; `position` is the rank and the number
-        of ranks, those of torch.distributed unless given; `epoch` may be a function that is asked
-        when an epoch begins: a resume knows it only after the loaders are made."""
+        """`sizes` int (M, 2), the images' heights and widths; `factors` float64 (M,); `position` is
+        the rank and the number of ranks, those of torch.distributed unless given; `epoch` may be a
+        function that is asked when an epoch begins: a resume knows it only after the loaders are
+        made."""
         self.sizes, self.input_size, self.seed, self.shuffle = sizes, input_size, seed, shuffle
-        self.epoch = epoch
+        self.epoch, self.factors = epoch, factors
         self.rank, self.world = _position() if position is None else position
         self.joint = batch_size * self.world
         self.portrait = (sizes[:, 0] > sizes[:, 1]) & input_size.by_orientation
@@ -72,6 +94,7 @@ class Batches(Sampler[list[Key]]):
         return self._keys(epoch)  # the epoch of now, not that of the first batch's reading
 
     def _keys(self, epoch: int) -> Iterator[list[Key]]:
+        seen: Counter[int] = Counter()
         for number, indices in enumerate(self._joint_batches(epoch)):
             short = None
             if self.shuffle and len(self.input_size.shorts) > 1:
@@ -80,14 +103,30 @@ class Batches(Sampler[list[Key]]):
                 short = int(generator.choice(self.input_size.shorts))
             height, width = self.sizes[indices[0]].tolist()
             shape = self.input_size.shape_for(height, width, short)
-            if len(indices) < self.world:
-                indices = (indices * self.world)[: self.world]
-            yield [(index, epoch, shape) for index in indices[self.rank :: self.world]]
+            keys = [(index, epoch + COPY * _count(seen, index), shape) for index in indices]
+            if len(keys) < self.world:
+                keys = (keys * self.world)[: self.world]
+            yield keys[self.rank :: self.world]
+
+    def _repeat(self, order: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """As many images of each orientation, drawn by their factors: evenly spaced marks on a line
+        on which every image has its factor as length."""
+        assert self.factors is not None
+        drawn = []
+        for side in (False, True):
+            group = order[self.portrait[order] == side]
+            ends = self.factors[group].cumsum()
+            marks = (random.random() + np.arange(len(group))) * (ends[-1:] / max(1, len(group)))
+            drawn.append(group[np.searchsorted(ends[:-1], marks, side="right")])
+        return random.permutation(np.concatenate(drawn))
 
     def _joint_batches(self, epoch: int) -> Iterator[list[int]]:
         order = np.arange(len(self.sizes))
         if self.shuffle:
-            order = np.random.default_rng((self.seed, epoch)).permutation(order)
+            random = np.random.default_rng((self.seed, epoch))
+            order = random.permutation(order)
+            if self.factors is not None:
+                order = self._repeat(order, random)
         waiting: tuple[list[int], list[int]] = ([], [])
         for index in order.tolist():
             group = waiting[int(self.portrait[index])]
@@ -99,3 +138,9 @@ class Batches(Sampler[list[Key]]):
         for group, count in zip(waiting, counts, strict=True):
             if self._left_over(count):
                 yield group
+
+
+def _count(seen: Counter[int], index: int) -> int:
+    """How often `index` was counted before."""
+    seen[index] += 1
+    return seen[index] - 1

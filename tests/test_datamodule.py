@@ -17,7 +17,7 @@ from data.datamodule import DataModule
 from data.dataset import collate
 from data.layouts import DRAWN
 from data.options import Options
-from data.sampler import Batches
+from data.sampler import Batches, repeat_factors
 from data.transforms import InputSize, load_image, place
 from detector.config.options import OPTIONS
 from detector.config.types import coerce
@@ -507,6 +507,87 @@ def test_class_weights_are_inverse_frequencies_to_a_power(root: Path) -> None:
         assert [weight / weights[0] for weight in weights] == pytest.approx(ratios)
         mean = sum(w * n for w, n in zip(weights, counts, strict=True)) / sum(counts)
         assert mean == pytest.approx(1)
+
+
+def rare_split(root: Path) -> tuple[DataModule, np.ndarray]:
+    """Of 14 images 9 have objects (red, and crowd); one of them is made the only one with green."""
+    data = module(root, oversample=0.5, size=(64, 96), hflip=0.5, color=0.5)
+    data.setup("fit")
+    return data, data.splits["train"].labels
+
+
+def test_repeat_factors_are_those_of_lvis(root: Path) -> None:
+    data, labels = rare_split(root)
+    split = data.splits["train"]
+    first = split.rows(1)  # of red and a crowd object
+    labels = labels.copy()
+    labels[first.start] = 2
+    factors = repeat_factors(dataclasses.replace(split, labels=labels), 3, 0.5)
+    # by hand: red is in 8 of 14 images, more than half of them; green in 1: sqrt(0.5 / (1 / 14))
+    expected = [1.0] * 14
+    expected[1] = 7**0.5
+    assert factors.tolist() == pytest.approx(expected)
+    assert repeat_factors(split, 2, 1.0)[2] == pytest.approx((14 / 9) ** 0.5)  # red, in 9
+    assert repeat_factors(split, 2, 1.0)[0] == 1  # no object
+    crowd = dataclasses.replace(split, ignore=np.ones_like(split.ignore))
+    assert repeat_factors(crowd, 2, 1.0).tolist() == [1] * 14  # crowd does not count
+
+
+def test_rare_images_come_more_often_in_epochs_of_the_same_length() -> None:
+    sizes = np.array([SHAPES[index % 3] for index in range(60)])  # 40 landscape, 20 portrait
+    input_size = InputSize(None, short=[64], long=120)
+    factors = np.ones(60)
+    factors[:6] = 3.0  # 4 of 40 and 2 of 20
+    plain = Batches(sizes, input_size, 5, shuffle=True)
+    batch_sampler = Batches(sizes, input_size, 5, shuffle=True, factors=factors)
+    times, epochs = np.zeros(60), 200
+    for epoch in range(epochs):
+        batch_sampler.set_epoch(epoch)
+        lists = list(batch_sampler)
+        assert len(lists) == len(batch_sampler) == len(plain) == 12
+        keys = [key for batch in lists for key in batch]
+        assert len(set(keys)) == len(keys)  # a copy is augmented by another number
+        counts = np.bincount([key[0] for key in keys], minlength=60)
+        assert set(counts[:6]) <= {2, 3}  # 3 * 40 / 48 = 2.5
+        assert set(counts[6:]) <= {0, 1}
+        times += counts
+    assert times[:6] / epochs == pytest.approx(2.5, abs=0.25)
+    assert times[6:] / epochs == pytest.approx(2.5 / 3, abs=0.12)
+    assert list(batch_sampler) == list(batch_sampler)
+    parts = [
+        Batches(sizes, input_size, 5, shuffle=True, factors=factors, epoch=7, position=(rank, 2))
+        for rank in (0, 1)
+    ]
+    joint = Batches(sizes, input_size, 10, shuffle=True, factors=factors, epoch=7)
+    for a, b, both in zip(*parts, joint, strict=True):
+        assert sorted(a + b) == sorted(both)
+
+
+def test_copies_of_an_image_in_an_epoch_are_augmented_differently(root: Path) -> None:
+    data, _ = rare_split(root)
+    loader = data.train_dataloader()
+    assert isinstance(loader.batch_sampler, Batches)
+    loader.batch_sampler.factors = np.eye(14)[1] * 50 + 1  # of landscape ones the second
+    shown: dict[int, list[torch.Tensor]] = {}
+    for batch in loader:
+        for image_id, image in zip(batch["image_ids"].tolist(), batch["images"], strict=True):
+            shown.setdefault(image_id, []).append(image)
+    copies = shown[BIG + 1]
+    assert len(copies) > 5
+    assert len({image.numpy().tobytes() for image in copies}) == len(copies)
+
+
+def test_oversampling_is_told_and_belongs_to_training(root: Path) -> None:
+    data = module(root, oversample=1.0)
+    data.setup("fit")
+    assert "train: 9 images have a class" in "\n".join(data.report())
+    alone = module(root, oversample=1.0)
+    alone.setup("validate")
+    assert "come up to" not in "\n".join(alone.report())
+    ids = [i for batch in alone.val_dataloader() for i in batch["image_ids"].tolist()]
+    assert ids == [BIG + i for i in range(7)]
+    with pytest.raises(DataError, match="leave out one of them"):
+        module(root, oversample=0.5, identities=[2, 2])
 
 
 def test_an_image_is_read_by_its_id(root: Path) -> None:

@@ -51,6 +51,12 @@ def test_a_grid_is_every_combination_with_every_seed(tiny: list[str], tmp_path: 
     assert last.config["run"] == str(tmp_path / "cells" / last.name)
 
 
+def test_all_cells_have_one_precision(tiny: list[str], tmp_path: Path) -> None:
+    cells = grid(tiny, tmp_path, losses("FocalLoss", "GHMC"), **{"trainer.precision": "auto"})
+    with pytest.raises(UserError, match="precision auto: cells on different devices could"):
+        check_fairness(cells, [cell.config for cell in cells])
+
+
 def test_arguments_of_a_loss_can_be_an_axis(tiny: list[str], tmp_path: Path) -> None:
     axis = Axis("model.class_loss.gamma", {"0": 0, "2": 2})
     cells = grid(tiny, tmp_path, axis)

@@ -85,6 +85,21 @@ def test_what_must_be_known_of_a_loss_is_printed_before_training(
     assert "GHMC has no class_weights" in capsys.readouterr().err
 
 
+def test_the_precision_that_auto_stands_for_is_kept_and_told(
+    tiny: list[str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise InterruptedError
+
+    monkeypatch.setattr("detector.training.trainer.log_config", interrupt)
+    monkeypatch.setattr("detector.training.trainer.choose_precision", lambda _: "bf16-mixed")
+    run = tmp_path / "run"
+    with pytest.raises(InterruptedError):
+        train.main([*tiny, "--trainer.precision", "auto", "--run", str(run)])
+    assert load(run / "config.yaml")["trainer"]["precision"] == "bf16-mixed"
+    assert "precision: bf16-mixed, by what the device computes in" in capsys.readouterr().out
+
+
 def test_checkpoint_weights_are_named_net_and_losses_only(run: Path) -> None:
     names = weights(run)["state_dict"]
     assert {name.split(".")[0] for name in names} <= {"net", "losses"}

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch._inductor.exc import CppCompileError
 
@@ -12,7 +13,12 @@ from detector.config.errors import UserError
 from detector.training.callbacks import Bar, EpochLine, FinalValidation, RampedEMA, StepFigures
 from detector.training.early_stopping import StopEarly
 from detector.training.gradient_pictures import GradientPictures
-from detector.training.trainer import make_evaluation_trainer, make_trainer, one_line_failures
+from detector.training.trainer import (
+    choose_precision,
+    make_evaluation_trainer,
+    make_trainer,
+    one_line_failures,
+)
 
 OPTIONS = {"accelerator": "cpu", "max_epochs": 7, "log_every_n_steps": 3, "limit_val_batches": 5}
 
@@ -69,3 +75,51 @@ def test_a_compiler_that_fails_is_one_line() -> None:
     assert all(part in line for part in ("C++ compile error", "CXX", "--speed.compile none"))
     with pytest.raises(RuntimeError, match="ours"), one_line_failures():
         raise RuntimeError("ours")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "cpu", "accelerator", "chosen"),
+    [
+        (True, False, {}, "auto", "bf16-mixed"),
+        (True, False, {}, "gpu", "bf16-mixed"),
+        (False, False, {}, "auto", "32-true"),  # a GPU would say whether it has it; there is none
+        (None, False, {"amx_bf16": True}, "auto", "bf16-mixed"),
+        (None, False, {"avx512_bf16": True}, "cpu", "bf16-mixed"),
+        (None, False, {"avx512_bf16": False, "avx2": True}, "auto", "32-true"),
+        (True, False, {"avx512_bf16": False}, "cpu", "32-true"),  # the GPU is not used
+        (None, True, {"amx_bf16": True}, "auto", "32-true"),
+        (None, True, {"amx_bf16": True}, "mps", "32-true"),
+    ],
+)
+def test_precision_auto_asks_the_device(
+    cuda: bool | None,
+    mps: bool,
+    cpu: dict[str, bool],
+    accelerator: str,
+    chosen: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`cuda`: whether a GPU has bfloat16 in hardware, None without a GPU."""
+
+    def is_bf16_supported(including_emulation: bool = True) -> bool:
+        return including_emulation or bool(cuda)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda is not None)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_bf16_supported)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu, raising=False)
+    assert choose_precision({"precision": "auto", "accelerator": accelerator}) == chosen
+    assert choose_precision({"precision": "16-mixed"}) == "16-mixed"
+
+
+def test_precision_auto_without_a_torch_that_tells_is_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert choose_precision({"precision": "auto"}) == "32-true"
+
+
+def test_an_evaluation_takes_precision_auto() -> None:
+    trainer = make_evaluation_trainer({"accelerator": "cpu", "precision": "auto"}, [])
+    assert trainer.precision in ("32-true", "bf16-mixed")

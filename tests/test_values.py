@@ -50,7 +50,7 @@ EDGES: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {
         ("data.hflip", "data.vflip", "data.color", "data.zoom", "data.label_noise"), SHARES
     ),
     "data.noise_kind": (("mixed", "class", "missing", "shifted"), ("all", None, 1)),
-    "data.class_weights": SHARES,
+    **dict.fromkeys(("data.class_weights", "data.oversample"), SHARES),
     "data.identity": (("track_id",), (None, *NOT_TEXT)),
     "data.identities": (([2, 2], None), ([2], [0, 2], 2, "a")),
     "data.holdout": BELOW_ONE,
@@ -104,7 +104,10 @@ EDGES: dict[str, tuple[Sequence[Any], Sequence[Any]]] = {
     "speed.channels_last": TRUTHS,
     "speed.compile": (("none", "losses", "all"), (True, None, "net")),
     "trainer.max_epochs": ((1,), (0, -1, -2, 1.5, None, "a")),  # -1 needs another end
-    "trainer.precision": (("32-true", "bf16-mixed", "16-mixed"), (32, 16, 64, "bf16", None)),
+    "trainer.precision": (
+        ("32-true", "bf16-mixed", "16-mixed", "auto"),
+        (32, 16, 64, "bf16", None),
+    ),
     "trainer.gradient_clip_val": ((0, None, 1e30), (-1, "inf", ".nan")),
     "trainer.log_every_n_steps": COUNTS,
     "trainer.accelerator": (

@@ -199,8 +199,13 @@ def check_fairness(
     """Lines that say in what the cells' configurations differ. `tuned`: keys that tuning chose.
 
     Raises UserError if they differ in anything but the axes, the seed and what was tuned: then the
-    results say nothing about the axes.
+    results say nothing about the axes; and for a precision that each device would choose itself.
     """
+    if any(config["trainer"]["precision"] == "auto" for config in configs):
+        raise UserError(
+            "trainer.precision auto: cells on different devices could differ in it; give 32-true "
+            "or bf16-mixed"
+        )
     axes = list(cells[0].point)
     differing = differences(configs)
     allowed = ("seed", "run", *tuned)

@@ -58,6 +58,9 @@ OPTIONS = {
     "data.class_weights": Option(
         Fraction, 0.0, "classes weigh by 1 / their objects, to this power; 0: all alike"
     ),
+    "data.oversample": Option(
+        Fraction, 0.0, "images of classes in less than this share of them come more often; 0: off"
+    ),
     "data.identity": Option(str, "track_id", "key of annotations that tells objects apart"),
     "data.identities": Option(
         tuple[Count, Count] | None, None, "[P, K]: batches show P of them, K times or more"

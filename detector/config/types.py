@@ -33,7 +33,7 @@ Draws = Annotated[int, "from 2 up", lambda x: x >= 2]  # a single one has no spr
 ZeroToFive = Annotated[int, "from 0 to 5", lambda x: 0 <= x <= 5]
 Splits = str | Annotated[list[str], "(one or more)", bool]
 # the "-true" kinds of Lightning would round the boxes of a batch to half precision
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed", "auto"]
 Width = Annotated[int, "from 8 up", lambda x: x >= 8]  # of fewer, torch's kernels corrupt memory
 LossName = Annotated[str, "(the class of a loss)", bool]
 LossList = Annotated[

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint, Timer
 from pytorch_lightning.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
@@ -21,9 +22,28 @@ from detector.training.gradient_pictures import GradientPictures
 from detector.training.logger import RunLogger
 
 DEVICES = ("accelerator", "devices", "num_nodes", "strategy", "precision")
+BF16_OF_CPUS = ("amx_bf16", "avx512_bf16")  # without, bfloat16 is emulated, slower than float32
 PROFILERS = {"simple": SimpleProfiler, "advanced": AdvancedProfiler, "pytorch": PyTorchProfiler}
 # of the arguments that a run trained with, those that say where and how to compute
 EVALUATION = (*DEVICES, "limit_val_batches")
+
+
+def choose_precision(options: Mapping[str, Any]) -> str:
+    """What `trainer.precision` is on this machine: `auto` stands for bf16-mixed where the device
+    computes bfloat16 in hardware, otherwise for 32-true."""
+    asked: str = options.get("precision", "32-true")
+    if asked != "auto":
+        return asked
+    accelerator = options.get("accelerator", "auto")
+    if accelerator != "cpu" and torch.cuda.is_available():
+        has = torch.cuda.is_bf16_supported(including_emulation=False)
+    elif accelerator in ("auto", "cpu") and not torch.backends.mps.is_available():
+        # of torch before 2.12, which does not tell, float32
+        known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        has = any(known.get(name) for name in BF16_OF_CPUS)
+    else:
+        has = False
+    return "bf16-mixed" if has else "32-true"
 
 
 def make_trainer(
@@ -167,8 +187,9 @@ def make_evaluation_trainer(
 ) -> pl.Trainer:
     """A Trainer that writes nothing; `options` are those that the run trains with."""
     defaults: dict[str, Any] = {"enable_progress_bar": sys.stderr.isatty()}
+    kept = {key: options[key] for key in EVALUATION if key in options}
     return _make(
-        defaults | {key: options[key] for key in EVALUATION if key in options},
+        defaults | kept | {"precision": choose_precision(options)},
         logger=False,
         enable_checkpointing=False,
         callbacks=[*evaluators],
