@@ -40,8 +40,8 @@ class Images(Dataset[dict[str, Any]]):
         forked later share them."""
         with ThreadPoolExecutor(max(1, threads)) as pool:
             read = pool.map(lambda index: self._read(index, shape), range(len(self)))
-            bar = tqdm(read, "reading images into memory", len(self), unit="image", leave=False)
-            self.cache = list(bar)
+            bar = "reading images into memory"
+            self.cache = list(tqdm(read, bar, len(self), unit="image", leave=False, disable=None))
 
     def _read(self, index: int, shape: Shape) -> np.ndarray:
         """uint8 (h, w, 3), resized."""

@@ -67,7 +67,7 @@ def read_batches(
     """Up to `count` images, RGB (H, W, 3), of one input shape; of any shape with a `size` of None.
     What cannot be read is named and left out."""
     waiting: dict[tuple[int, int], list[tuple[Picture, np.ndarray]]] = {}
-    for picture in tqdm(pictures, unit="image", disable=not sys.stderr.isatty()):
+    for picture in tqdm(pictures, unit="image", disable=None):
         try:
             path, annotated = picture.path, picture.size
             image = load_annotated(path, annotated) if annotated else load_image(path)

@@ -151,3 +151,12 @@ def test_the_glossary_describes_the_batch_that_data_makes() -> None:
         sizes = [letters.get(part) or int(part) for part in shape.strip(",").split(", ")]
         assert list(batch[name].shape) == sizes, name
         assert batch[name].dtype == getattr(torch, dtype), name
+
+
+def test_bars_are_for_people_who_watch() -> None:
+    """In a file, a job's output for one, a bar is thousands of characters in one line."""
+    for path in (path for part in ALLOWED for path in sources(part)):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "tqdm":
+                given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                assert given.get("disable") == "None", f"{path}:{node.lineno}"

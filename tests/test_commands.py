@@ -89,7 +89,9 @@ def import_program(program: str) -> ModuleType:
 def commands() -> list[tuple[str, list[str]]]:
     """(where, words) of every command; the first word is the program, or make."""
     start = r"([A-Z_]+=\S+ )*(python (?!-X|-c|-m p)|make |(train|eval)\.py (--|RUN)|scripts/\S+ )"
-    found = [(where, fill_in(text)) for where, text in shown() if re.match(start, text)]
+    launched = re.compile("(torchrun .* -- |srun )(?=python|train)")  # what starts the processes
+    texts = [(where, launched.sub("", text)) for where, text in shown()]
+    found = [(where, fill_in(text)) for where, text in texts if re.match(start, text)]
     return [(where, words[1:] if words[0] == "python" else words) for where, words in found]
 
 
