@@ -1,10 +1,10 @@
-"""Draw what a run detects:  python scripts/predict.py RUN IMAGE|FOLDER ... --out DIR
+"""Draw what a run detects:  python scripts/predict.py RUN IMAGE|FOLDER|VIDEO ... --out DIR
 
 Beside the ground truth:  python scripts/predict.py RUN --split val --count 12 --out DIR
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from detector.config.command_line import parse
 from detector.config.errors import UserError, one_line_errors
-from detector.config.files import RECORD, Outputs, safe_name, write, write_json
+from detector.config.files import safe_name
 from detector.config.types import Count, Fraction, Option, Threshold
 from detector.run.folder import existing_run, is_exported
 
@@ -22,20 +22,25 @@ if TYPE_CHECKING:
     from data.pictures import Picture
     from data.transforms import InputSize
     from detector.evaluation.drawing import Marks
+    from detector.evaluation.formats import Seen
     from detector.module import Detector
     from detector.run.exported import Exported
 
-USAGE = """python scripts/predict.py RUN IMAGE|FOLDER ... --out DIR [--score 0.3] [--tile]
+USAGE = """python scripts/predict.py RUN IMAGE|FOLDER|VIDEO ... --out DIR [--score 0.3] [--tile]
+       python scripts/predict.py RUN IMAGE --out -
        python scripts/predict.py RUN --split val [--count 12] --out DIR
 
-Writes every image with its boxes, and detections.json: file_name, category, bbox (x, y, width,
-height in pixels of the upright picture), score. With --split the ground truth is on the left,
-sheet.png shows the first 24 pictures together, and detections.json has the data set's image_id and
-category_id."""
+Writes every image and video with its boxes, and detections.json: file_name, frame of a video,
+category, bbox (x, y, width, height in pixels of the upright picture), score. --out - writes a line
+of JSON per object to a pipe instead, and nothing else. With --split the ground truth is on the
+left, sheet.png shows the first 24 pictures together, and detections.json has the data set's
+image_id and category_id. A camera (camera:0) ends with Ctrl-C."""
 PROGRAM_OPTIONS = {
     "run": Option(str, ..., "name of a run under runs/, its path, or a file of export.py"),
-    "images": Option(list[str], [], "images, and folders of images in any depth"),
-    "--out": Option(str, ..., "folder to write to"),
+    "images": Option(list[str], [], "images, videos, folders of them in any depth, camera:NUMBER"),
+    "--out": Option(str, ..., "folder to write to; - for lines of JSON to a pipe"),
+    "--format": Option(Literal["json", "coco", "yolo", "csv"], "json", "of the detections"),
+    "--crops": Option(bool, False, "also every object as a picture, crops/CLASS/NAME_NUMBER.jpg"),
     "--split": Option(str | None, None, "val, train or another split, instead of images"),
     "--count": Option(Count, 12, "images of the split, evenly spaced"),
     "--checkpoint": Option(str, "best", "best, last or a file"),
@@ -43,36 +48,7 @@ PROGRAM_OPTIONS = {
     "--overlap": Option(Threshold, 0.2, "share of a tile that neighbors see as well"),
     "--score": Option(Fraction | Literal["best"], 0.3, "lowest shown; best: eval.py's"),
 }
-ON_SHEET = 24
 FIXED = ("data.classes", "data.size", "data.short")  # in an exported file
-DETECTIONS, SHEET = "detections.json", "sheet.png"
-
-
-def from_split(config: dict[str, Any], split: str, count: int) -> "tuple[list[Picture], list[int]]":
-    """`count` images of a split with their objects, and the category id of every class."""
-    import numpy as np
-
-    from data.datamodule import DataModule
-    from data.pictures import Picture
-    from detector.evaluation.drawing import Marks
-
-    name = config["data"][split] if split in ("train", "val") else split
-    changed = {"val": name} | ({} if split == "val" else {"holdout": 0})
-    data = DataModule(**{**config["data"], **changed}, seed=config["seed"])
-    data.setup("validate")
-    images, names = data.splits["val"], data.file_names
-    if split == "train" and data.is_undivided:  # of one set, val is what training did not see
-        data = DataModule(**{**config["data"], "label_noise": 0}, seed=config["seed"])
-        data.setup("fit")
-        images, names = data.splits["train"], data.train_names
-    sources = []
-    for index in np.unique(np.linspace(0, len(images) - 1, count).round().astype(int)):
-        rows, image_id = images.rows(index), int(images.image_ids[index])
-        truth = Marks(images.boxes[rows], images.labels[rows], ignore=images.ignore[rows])
-        file, (height, width) = Path(images.paths[index]), images.sizes[index].tolist()
-        name = safe_name(names[image_id])
-        sources.append(Picture(file, name, image_id, truth, (height, width)))
-    return sources, data.category_ids
 
 
 def detect(
@@ -123,37 +99,6 @@ def detect_in_tiles(
     return Marks(boxes, labels, scores)
 
 
-def rows_of(
-    source: "Picture", marks: "Marks", classes: Sequence[str], ids: Sequence[int] | None
-) -> Iterator[dict[str, Any]]:
-    """What detections.json says; with ids where the data set is known."""
-    boxes, labels, scores = (part.tolist() for part in marks[:3] if part is not None)
-    for (left, top, right, bottom), label, score in zip(boxes, labels, scores, strict=True):
-        known = {} if ids is None else {"image_id": source.image_id, "category_id": ids[label]}
-        bbox = [left, top, right - left, bottom - top]
-        named = {"file_name": source.name, "category": classes[label]}
-        yield known | named | {"bbox": bbox, "score": score}
-
-
-def picture_of(
-    source: "Picture", image: "np.ndarray", marks: "Marks", classes: Sequence[str]
-) -> "np.ndarray":
-    from detector.evaluation.drawing import draw, side_by_side
-
-    if source.truth is None:
-        return draw(image, marks, classes)
-    return side_by_side(image, source.truth, marks, classes, title=source.name)
-
-
-def encode(picture: "np.ndarray", suffix: str) -> bytes:
-    """The content of an image file of that kind."""
-    import cv2
-
-    _, encoded = cv2.imencode(suffix, picture[..., ::-1])
-    content: bytes = encoded.tobytes()
-    return content
-
-
 def choose_score(config: dict[str, Any], options: dict[str, Any]) -> float:
     """The number that --score is or stands for."""
     from detector.evaluation.provenance import read_best_score
@@ -166,39 +111,51 @@ def choose_score(config: dict[str, Any], options: dict[str, Any]) -> float:
     path, weights = folder / "eval" / "metrics.json", checkpoint_file(folder, checkpoint)
     command = f"python eval.py {run} --checkpoint {checkpoint}"
     score, split = read_best_score(path, weights, config, command)
-    print(f"score {score:.3f}: the best on {split}, by {path}")
+    say(f"score {score:.3f}: the best on {split}, by {path}", options)
     return score
+
+
+def find_sources(
+    config: dict[str, Any], options: dict[str, Any]
+) -> "tuple[list[Picture], list[int] | None]":
+    """What is looked at, each under a name of its own, and the category ids of a split."""
+    from data.pictures import choose_names, find_pictures, of_split
+    from detector.evaluation.sinks import SHEET
+
+    out, ids = Path(options["out"]), None
+    if options["split"] is None:
+        sources = find_pictures(options["images"], leave_out=out)
+    else:
+        split, count = options["split"], options["count"]
+        sources, ids = of_split(config["data"], config["seed"], split, count)
+    sources = [source._replace(name=safe_name(source.name)) for source in sources]
+    return choose_names(sources, {SHEET}), ids
 
 
 def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
     import torch
 
-    from data.pictures import choose_names, find_pictures, read_batches
+    from data.pictures import read_batches
     from data.transforms import InputSize
-    from detector.evaluation.drawing import contact_sheet
+    from detector.evaluation.sinks import Folder, Lines
     from detector.run.assemble import open_run
     from detector.run.exported import Exported
 
     exported = Exported(options["run"]) if is_exported(options["run"]) else None
     config = exported.configure(config) if exported else config
-    out, data, ids = Path(options["out"]), config["data"], None
-    if options["split"] is None:
-        sources = find_pictures(options["images"], leave_out=out)
-    else:
-        sources, ids = from_split(config, options["split"], options["count"])
-    sources = choose_names(sources, {DETECTIONS, SHEET})
-    names = (*(source.name for source in sources), DETECTIONS, SHEET)
-    Outputs(out / RECORD).claim(*(out / name for name in names))
+    out, data = options["out"], config["data"]
+    sources, ids = find_sources(config, options)
+    classes = data["classes"]
+    names = [source.name for source in sources]
+    table = (options["format"], options["crops"])
+    sink = Lines(classes, ids) if out == "-" else Folder(Path(out), names, classes, ids, *table)
     score = choose_score(config, options)
     detector = exported or open_run(options["run"], options["checkpoint"], config)[1].to(
         "cuda" if torch.cuda.is_available() else "cpu"
     )
-    size, classes = InputSize(data["size"], data["short"], data["long"]), data["classes"]
-    rows: list[dict[str, Any]] = []
-    sheet: list[np.ndarray] = []
-    seen = 0
+    size = InputSize(data["size"], data["short"], data["long"])
+    whole = None if options["tile"] else size
     try:
-        whole = None if options["tile"] else size
         for batch in read_batches(sources, whole, data["batch_size"] if whole else 1):
             images = [image for _, image in batch]
             if whole:
@@ -206,20 +163,29 @@ def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
             else:
                 detections = [detect_in_tiles(detector, images[0], config, options, score)]
             for (source, image), marks in zip(batch, detections, strict=True):
-                picture = picture_of(source, image, marks, classes)
-                write(out / source.name, encode(picture, Path(source.name).suffix))
-                rows += rows_of(source, marks, classes, ids)
-                sheet += [picture] if source.truth is not None and len(sheet) < ON_SHEET else []
-                seen += 1
+                sink.add(seen_in(source, image, marks), image)
     finally:  # what is detected so far is not lost to Ctrl-C
-        rows.sort(key=lambda row: row["file_name"])
-        write_json(out / DETECTIONS, rows)
-    if not seen:
+        sink.close()
+    if not sink.images:
         raise UserError(f"none of the {len(sources)} images can be read")
-    if sheet:
-        write(out / SHEET, encode(contact_sheet(sheet), ".png"))
-    none = "" if rows else f"; none has a score of {score:g} or more: see --score"
-    print(f"{out}: {seen} pictures and detections.json with {len(rows)} objects{none}")
+    none = "" if sink.objects else f"; none has a score of {score:g} or more: see --score"
+    say(f"{out}: {sink.images} pictures with {sink.objects} objects{none}", options)
+
+
+def seen_in(source: "Picture", image: "np.ndarray", marks: "Marks") -> "Seen":
+    from detector.evaluation.drawing import Marks
+    from detector.evaluation.formats import Seen
+
+    truth = source.truth and Marks(
+        source.truth.boxes, source.truth.labels, None, source.truth.ignore
+    )
+    where = (source.name, image.shape[:2], marks, source.frame, source.rate)
+    return Seen(*where, source.image_id, truth)
+
+
+def say(line: str, options: dict[str, Any]) -> None:
+    """A line for the user, beside the pipe where one is written to."""
+    print(line, file=sys.stderr if options["out"] == "-" else sys.stdout)
 
 
 def configuration_file(flags: dict[str, Any]) -> Path | None:
@@ -243,6 +209,8 @@ def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]
     )
     if bool(options["images"]) == (options["split"] is not None):
         raise UserError("give images, folders of images or --split, and one of them only")
+    if options["out"] == "-" and (options["crops"] or options["format"] != "json"):
+        raise UserError("--out - writes lines of JSON: leave out --crops and --format")
     if options["tile"] and config["data"]["short"]:
         raise UserError(
             "--tile cuts tiles of data.size, and this run has data.short: add "

@@ -12,7 +12,6 @@ from detector.config.errors import UserError, one_line_errors
 from detector.config.files import RECORD, Outputs, write, write_json
 from detector.config.types import Count, Fraction, Option
 from detector.run.folder import existing_run
-from scripts.predict import encode
 
 if TYPE_CHECKING:
     import numpy as np
@@ -156,7 +155,7 @@ def search(config: dict[str, Any], options: dict[str, Any]) -> None:
 
     from data.pictures import find_pictures, read_batches
     from data.transforms import InputSize, load_image
-    from detector.evaluation.drawing import contact_sheet
+    from detector.evaluation.drawing import contact_sheet, encode
     from detector.run.assemble import open_run
 
     out, data = Path(options["out"]), config["data"]

@@ -45,7 +45,8 @@ FILLED_IN = {
 
 def fill_in(text: str) -> list[str]:
     """The words of a command as somebody could type it: [--optional parts] are typed, of a|b the
-    first, and ... means nothing further."""
+    first, ... means nothing further, and what follows a pipe is not ours."""
+    text = text.split(" | ")[0]
     text = re.sub(r"\[(--[^\]]*)\]", r"\1", text)
     text = text.replace("class_loss …", "class_loss GHMC").replace("box_loss …", "box_loss L1Loss")
     text = text.replace("VALUE VALUE", "0 0.2").replace("--key value", "").replace("...", "")

@@ -32,6 +32,9 @@ COMMANDS: dict[str, Command] = {
     "predict.py of a folder": lambda run, data, out: predict.main(
         [str(run), str(data / "val"), "--out", out]
     ),
+    "predict.py with labels and crops": lambda run, data, out: predict.main(
+        [str(run), str(data / "val"), "--out", out, "--crops", "--format", "yolo", "--score", "0"]
+    ),
     "voc2coco.py": lambda run, data, out: voc2coco.main([str(data / "voc"), "train", "--out", out]),
     "ablate.py": lambda run, data, out: ablate.main(
         [

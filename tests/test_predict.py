@@ -1,6 +1,8 @@
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -181,7 +183,7 @@ def test_several_places_in_depth_without_what_was_written(
     words = [str(run), str(folder / "a.png"), str(folder), "--out", str(folder / "out")]
     for _ in range(2):  # the second time its own pictures are there
         predict.main([*words, *EVERYTHING])
-        assert "2 pictures and detections.json" in capsys.readouterr().out
+        assert "2 pictures with " in capsys.readouterr().out
         names = {path.name for path in (folder / "out").rglob("*.png")}
         assert names == {"a.png"}
         assert (folder / "out" / "deep" / "a.png").is_file()
@@ -213,3 +215,158 @@ def test_a_large_image_is_seen_in_tiles(
     assert size[1] < right <= width + 1e-3
     with pytest.raises(SystemExit):
         predict.main([*words, "--tile", "--data.short", "64"])
+
+
+def film(path: Path, frames: int, size: tuple[int, int] = (48, 64)) -> Path:
+    """A video of noise that gets brighter from frame to frame."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 10.0, size[::-1])
+    random = np.random.default_rng(0)
+    for k in range(frames):
+        writer.write(random.integers(0, 80, (*size, 3), np.uint8) + np.uint8(20 * k))
+    writer.release()
+    return path
+
+
+def test_a_video_gives_a_video_and_the_number_of_every_frame(
+    predict: ModuleType, run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    film(folder / "deep" / "clip.avi", 7)
+    cv2.imwrite(str(folder / "image.png"), np.zeros((40, 40, 3), np.uint8))
+    (folder / "broken.mp4").write_text("no video")
+    predict.main([str(run), str(folder), "--out", str(out), *EVERYTHING])
+    assert f"skipped: {folder / 'broken.mp4'} is no video" in capsys.readouterr().err
+    video = cv2.VideoCapture(str(out / "deep" / "clip.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 7
+    assert video.get(cv2.CAP_PROP_FPS) == 10
+    brightness = []
+    while True:
+        decoded, picture = video.read()
+        if not decoded:
+            break
+        assert picture.shape == (480, 640, 3)  # 640 / 64 is 10
+        brightness.append(float(np.median(picture)))
+    assert brightness == sorted(brightness)
+    assert len(brightness) == 7
+    rows = json.loads((out / "detections.json").read_text())
+    frames = [row["frame"] for row in rows if row["file_name"] == "deep/clip.mp4"]
+    assert frames == sorted(frames)
+    assert set(frames) == set(range(7))
+    assert all("frame" not in row for row in rows if row["file_name"] == "image.png")
+    assert not list(out.rglob("*partial*"))
+
+
+def test_a_camera_is_shown_frame_by_frame_until_it_ends(
+    predict: ModuleType, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, opened = film(tmp_path / "clip.mp4", 3), cv2.VideoCapture
+
+    def camera(place: str | int) -> cv2.VideoCapture:
+        return opened(str(path)) if place == 2 else opened(str(place))
+
+    monkeypatch.setattr(cv2, "VideoCapture", camera)
+    predict.main([str(run), "camera:2", "--out", str(tmp_path / "out"), *EVERYTHING])
+    assert opened(str(tmp_path / "out" / "camera_2.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+
+
+def test_detections_as_coco_and_yolo_are_data_sets_that_are_read(
+    predict: ModuleType, run: Path, tmp_path: Path
+) -> None:
+    """Each table, with the images beside it, is read by the readers of data/."""
+    folder = tmp_path / "in"
+    for name in ("a.jpg", "deep/b.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(len(name)).integers(0, 255, (48, 64, 3), np.uint8)
+        cv2.imwrite(str(folder / name), noise)
+    found: dict[str, set[tuple[float, ...]]] = {}
+    words = [str(run), str(folder), "--score", "0", "--postprocess.score_threshold", "0"]
+    for kind in ("json", "coco", "yolo", "csv"):
+        predict.main([*words, "--out", str(tmp_path / kind), "--format", kind])
+    classes = load(run / "config.yaml")["data"]["classes"]
+    rows = json.loads((tmp_path / "json" / "detections.json").read_text())
+    assert rows
+    for row in rows:
+        values = (classes.index(row["category"]), *(round(x, 1) for x in row["bbox"]))
+        found.setdefault(row["file_name"], set()).add(values)
+
+    coco = tmp_path / "coco" / "detections.json"
+    flags = {"format": "coco", "annotations": str(coco), "images": str(folder), "train": "x"}
+    sets = [DataModule(root=folder, **{**flags, "val": "x"})]
+    root = tmp_path / "as_yolo"
+    shutil.copytree(folder, root / "images" / "val")
+    shutil.copytree(tmp_path / "yolo" / "labels", root / "labels" / "val")
+    shutil.copy(tmp_path / "yolo" / "classes.txt", root / "classes.txt")
+    sets.append(DataModule(root=root, format="yolo"))
+    for data in sets:
+        data.setup("validate")
+        assert data.classes == classes
+        split = data.splits["val"]
+        assert len(split) == 2
+        for k in range(2):
+            name = data.file_names[int(split.image_ids[k])].removeprefix("images/val/")
+            boxes, labels = split.boxes[split.rows(k)], split.labels[split.rows(k)]
+            for (left, top, right, bottom), label in zip(boxes.tolist(), labels, strict=True):
+                box = np.array([left, top, right - left, bottom - top])
+                near = [values for values in found[name] if values[0] == label]
+                assert np.abs(np.array(near)[:, 1:] - box).max(1).min() < 0.1
+        assert len(data.ground_truth()["annotations"]) == len(rows)
+
+    text = (tmp_path / "csv" / "detections.csv").read_text().splitlines()
+    assert text[0] == "file_name,frame,category,x,y,width,height,score"
+    assert len(text) == len(rows) + 1
+    first = text[1].split(",")
+    assert first[:3] == [rows[0]["file_name"], "", rows[0]["category"]]
+    assert [float(x) for x in first[3:]] == [*rows[0]["bbox"], rows[0]["score"]]
+
+
+def test_crops_show_the_objects(predict: ModuleType, run: Path, tmp_path: Path) -> None:
+    image = np.zeros((60, 90, 3), np.uint8)
+    image[20:40, 30:70] = 255
+    path, out = tmp_path / "one.png", tmp_path / "out"
+    cv2.imwrite(str(path), image)
+    predict.main([str(run), str(path), "--out", str(out), "--crops", *EVERYTHING])
+    rows = json.loads((out / "detections.json").read_text())
+    crops = sorted((out / "crops").rglob("*.jpg"), key=lambda file: file.name)
+    assert len(crops) == len(rows)
+    for number, (row, crop) in enumerate(zip(rows, crops, strict=True), 1):
+        assert (crop.parent.name, crop.name) == (row["category"], f"one_{number:04d}.jpg")
+        _, _, width, height = row["bbox"]
+        high, wide, _ = shape(crop)
+        assert min(90, width) - 2 <= wide <= 1.2 * width + 2
+        assert min(60, height) - 2 <= high <= 1.2 * height + 2
+
+
+def test_lines_go_to_a_pipe_and_nothing_else(
+    predict: ModuleType, run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "one.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (60, 90, 3), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    predict.main([str(run.resolve()), str(path), "--out", "-", *EVERYTHING])
+    printed = capsys.readouterr()
+    rows = [json.loads(line) for line in printed.out.splitlines()]
+    predict.main([str(run.resolve()), str(path), "--out", "out", *EVERYTHING])
+    assert rows == json.loads(Path("out/detections.json").read_text())
+    assert "1 pictures with" in printed.err
+    assert {path.name for path in tmp_path.iterdir()} == {"one.png", "out"}
+    for words in (["--crops"], ["--format", "csv"]):
+        with pytest.raises(SystemExit):
+            predict.main([str(run.resolve()), str(path), "--out", "-", *words])
+        assert "lines of JSON" in capsys.readouterr().err
+
+
+def test_a_pipe_that_nobody_reads_is_no_error(run: Path, tmp_path: Path) -> None:
+    for k in range(30):
+        noise = np.random.default_rng(k).integers(0, 255, (60, 90, 3), np.uint8)
+        cv2.imwrite(str(tmp_path / f"{k}.png"), noise)
+    words = [sys.executable, str(SCRIPT), str(run), str(tmp_path), "--out", "-", *EVERYTHING]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        error = process.stderr.read().decode()
+    assert "Traceback" not in error
+    assert "BrokenPipe" not in error
+    assert process.returncode == 0

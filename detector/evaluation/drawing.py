@@ -149,6 +149,13 @@ def contact_sheet(pictures: Sequence[np.ndarray], columns: int = 2, gap: int = 1
     return sheet
 
 
+def encode(picture: np.ndarray, suffix: str) -> bytes:
+    """The content of an image file of that kind, as ".png"."""
+    _, encoded = cv2.imencode(suffix, picture[..., ::-1])
+    content: bytes = encoded.tobytes()
+    return content
+
+
 def truth_and_detections(
     batch: Mapping[str, torch.Tensor], detections: Detections, class_names: Sequence[str]
 ) -> list[np.ndarray]:

@@ -1,0 +1,133 @@
+"""Where detections go: a folder of pictures and a table, or a pipe."""
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from detector.config.files import RECORD, Outputs, safe_name, write
+from detector.evaluation.drawing import contact_sheet, draw, encode, side_by_side
+from detector.evaluation.formats import Seen, label_file, render, rows_of
+from detector.evaluation.recording import Recording
+
+ON_SHEET = 24
+SHEET = "sheet.png"
+CONTEXT = 0.1  # of its sides, around an object that is cut out
+
+
+class Lines:
+    """A line of JSON per object on stdout, at once. Ends the program where nobody reads on."""
+
+    def __init__(self, classes: Sequence[str], ids: Sequence[int] | None) -> None:
+        self.classes, self.ids = classes, ids
+        self.images = self.objects = 0
+
+    def add(self, seen: Seen, image: np.ndarray) -> None:
+        self.images += 1
+        try:
+            for row in rows_of(seen, self.classes, self.ids):
+                print(json.dumps(row))
+                self.objects += 1
+            sys.stdout.flush()
+        except BrokenPipeError:  # as of `| head`; what is buffered must not fail again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(0) from None
+
+    def close(self) -> None:
+        pass
+
+
+class Folder:
+    """Pictures and videos with their boxes, crops if asked for, the table, and a sheet of those
+    that have objects of a data set.
+
+    Args:
+        out: the folder. Files of it that this did not write are never replaced: UserError.
+        names: of the pictures and videos that are expected.
+        classes: their names.
+        ids: the category id of every class, of a known data set.
+        kind: of the table, one of FORMATS.
+        crops: whether every object is cut out, to crops/CLASS/NAME_NUMBER.jpg.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        names: Sequence[str],
+        classes: Sequence[str],
+        ids: Sequence[int] | None,
+        kind: str,
+        crops: bool,
+    ) -> None:
+        self.out, self.classes, self.ids = out, classes, ids
+        self.kind, self.crops = kind, crops
+        self.outputs = Outputs(out / RECORD)
+        self.everything: list[Seen] = []
+        self.sheet: list[np.ndarray] = []
+        self.recording: Recording | None = None
+        self.numbers: Counter[str] = Counter()  # of crops, by the name of their picture
+        tables = [*render(kind, [], classes, ids)]
+        tables += [label_file(name) for name in names] if kind == "yolo" else []
+        self.outputs.claim(*(out / name for name in (*names, *tables, SHEET)))
+
+    @property
+    def images(self) -> int:
+        return len(self.everything)
+
+    @property
+    def objects(self) -> int:
+        return sum(len(seen.marks.labels) for seen in self.everything)
+
+    def add(self, seen: Seen, image: np.ndarray) -> None:
+        if seen.truth is None:
+            picture = draw(image, seen.marks, self.classes)
+        else:
+            picture = side_by_side(image, seen.truth, seen.marks, self.classes, title=seen.name)
+            self.sheet += [picture] if len(self.sheet) < ON_SHEET else []
+        path = self.out / seen.name
+        if seen.frame is None:
+            write(path, encode(picture, path.suffix))
+        else:
+            if self.recording is None or seen.frame == 0:
+                self._end_video()
+                self.recording = Recording(path, seen.rate)
+            self.recording.add(picture)
+        if self.crops:
+            self._cut_out(seen, image)
+        self.everything.append(seen)
+
+    def _cut_out(self, seen: Seen, image: np.ndarray) -> None:
+        height, width = seen.size
+        files: dict[Path, bytes] = {}
+        stem = str(PurePosixPath(seen.name).with_suffix(""))
+        for box, label in zip(seen.marks.boxes.tolist(), seen.marks.labels.tolist(), strict=True):
+            left, top, right, bottom = box
+            dx, dy = CONTEXT * (right - left), CONTEXT * (bottom - top)
+            columns = slice(max(0, int(left - dx)), min(width, int(right + dx) + 1))
+            rows = slice(max(0, int(top - dy)), min(height, int(bottom + dy) + 1))
+            self.numbers[stem] += 1
+            name = f"{stem}_{self.numbers[stem]:04d}.jpg"
+            folder = self.out / "crops" / safe_name(self.classes[label])
+            files[folder / name] = encode(image[rows, columns], ".jpg")
+        self.outputs.claim(*files)
+        for path, content in files.items():
+            write(path, content)
+
+    def _end_video(self) -> None:
+        if self.recording is not None:
+            recording, self.recording = self.recording, None
+            recording.close()
+
+    def close(self) -> None:
+        """Writes the table of what was detected so far, and ends what is open."""
+        tables = render(self.kind, self.everything, self.classes, self.ids)
+        self.outputs.claim(*(self.out / name for name in tables))
+        for name, content in tables.items():
+            write(self.out / name, content)
+        self._end_video()
+        if self.sheet:
+            write(self.out / SHEET, encode(contact_sheet(self.sheet), ".png"))
