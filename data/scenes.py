@@ -67,7 +67,7 @@ def _stretch(plane: np.ndarray, height: int, width: int) -> np.ndarray:
     return cv2.resize(plane.astype(np.float32), (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def _paint(image: np.ndarray, contours: Contours, face: np.ndarray, light: np.ndarray) -> None:
+def paint(image: np.ndarray, contours: Contours, face: np.ndarray, light: np.ndarray) -> None:
     """Draws shadow, shaded face and darker rim into `image`; both images are float32 (3, H, W)."""
     corner = (contours[0].min(axis=0) - 8).clip(0).astype(int)  # 8 pixels are enough for a shadow
     right, bottom = (contours[0].max(axis=0) + 9).astype(int)
@@ -86,7 +86,7 @@ def _paint(image: np.ndarray, contours: Contours, face: np.ndarray, light: np.nd
     part += alpha * (face * shade - part)
 
 
-def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
+def background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Dull colors that run into each other, grain, faint blobs and lines; float32 (3, H, W)."""
     palette = rng.uniform(50, 205) + rng.uniform(-35, 35, (3, 4, 4))
     grain = rng.normal(0, rng.uniform(2, 12), (height // 6, width // 6))
@@ -118,7 +118,7 @@ class Canvas:
 
     def __init__(self, rng: np.random.Generator, height: int, width: int) -> None:
         self.rng, self.shape = rng, (height, width)
-        self.image = _background(rng, height, width)
+        self.image = background(rng, height, width)
         self.light = circle(1.0)[rng.integers(64)]
         self.objects: list[_Object] = []
         self.visible: list[np.ndarray] = []  # of each object, bool (H, W)
@@ -148,7 +148,7 @@ class Canvas:
         for contours in shapes:
             tint = crowd * self.rng.uniform(-15, 15)
             tinted = np.broadcast_to((face + tint).astype(np.float32), self.image.shape)
-            _paint(self.image, contours, tinted, self.light)
+            paint(self.image, contours, tinted, self.light)
         return True
 
     def _contrasting_color(self, mask: np.ndarray) -> np.ndarray:

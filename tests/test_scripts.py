@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
 from losses import FocalLoss, SmoothL1Loss
 from scripts import plot_embeddings, plot_losses
-from scripts.benchmark import evaluation, losses, step
+from scripts.benchmark import evaluation, losses, step, tiles
 from scripts.benchmark.__main__ import BENCHMARKS, main
 from scripts.benchmark.timing import call_in_process, make_batch, take_turns
 from tests.conftest import TINY
@@ -19,7 +21,7 @@ SMALL += ["--device", "cpu", "--compile", "none"]
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """No processes, the start of which takes longer than what they measure."""
-    for module in (step, evaluation):
+    for module in (step, evaluation, tiles):
         monkeypatch.setattr(module, "call_in_process", lambda function, *rest: function(*rest))
 
 
@@ -28,7 +30,7 @@ def test_without_a_benchmark_there_is_a_list_of_them(capsys: pytest.CaptureFixtu
         with pytest.raises(SystemExit) as caught:
             main(words)
         assert caught.value.code == 0
-        lines = capsys.readouterr().out.splitlines()[2:7]
+        lines = capsys.readouterr().out.splitlines()[2:8]
         assert [line.split()[0] for line in lines] == [*BENCHMARKS]
 
 
@@ -118,6 +120,28 @@ def test_evaluation_is_timed_on_equal_figures(
     assert figures == pytest.approx([figures[0]] * 5, abs=1e-12)
     assert figures[0] > 0
     assert "GiB more" in capsys.readouterr().out
+
+
+def test_objects_in_a_large_image_are_counted(
+    in_process: None, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--run", str(run), "--side", "300", "--objects", "4", "--score", "0.01"]
+    measured = main(["tiles", *words])
+    assert list(measured) == ["whole", "tiles"]
+    assert "4 objects in 300 x 300 pixels" in capsys.readouterr().out
+    objects = tiles.draw_large(tmp_path / "image.png", 300, 4)
+    assert tiles.count_found(objects, objects) == 4
+    twice = [{**objects[0], "bbox": objects[0]["bbox"]}, objects[0]]
+    assert tiles.count_found(objects, twice) == 1  # a second detection finds nothing more
+    assert tiles.count_found(objects, [{**objects[0], "category": "other"}]) == 0
+    far = [{**row, "bbox": [0, 0, 5, 5]} for row in objects]
+    assert tiles.count_found(objects, far) == tiles.count_found(objects, []) == 0
+    image = cv2.imread(str(tmp_path / "image.png"))
+    for row in objects:  # it stands out from what is around it
+        x, y, width, height = row["bbox"]
+        inside = image[round(y + height / 2), round(x + width / 2)].astype(float)
+        outside = image[round(y - 6), round(x - 6)].astype(float)
+        assert row["category"] == "ring" or np.abs(inside - outside).sum() > 40
 
 
 def test_steps_are_timed(

@@ -15,7 +15,7 @@ if not __package__:  # called as a folder, which stands first on the path: its l
 
 from detector.config.command_line import parse_options
 from detector.config.errors import UserError, one_line_errors
-from detector.config.types import Count, Option, did_you_mean
+from detector.config.types import Count, Fraction, Option, did_you_mean
 
 BENCHMARKS = {
     "step": "training step, its parts, peak memory, inference; beside torchvision's RetinaNet",
@@ -23,6 +23,7 @@ BENCHMARKS = {
     "nms": "every kind of suppression, beside torchvision's batched_nms",
     "loader": "reading, resizing and augmenting, beside torchvision's reference transforms",
     "evaluation": "COCO's figures, beside plain pycocotools",
+    "tiles": "small objects in one large image, in tiles and whole, by a run on drawn shapes",
 }
 USAGE = "\n".join(
     ["python scripts/benchmark BENCHMARK [--key value ...]", ""]
@@ -80,6 +81,12 @@ OPTIONS: dict[str, dict[str, Option]] = {
         "--images": Option(Count, 5000, ""),
         "--classes": Option(Count, 80, ""),
         "--detections": Option(Count, 100, "in every image with objects"),
+    },
+    "tiles": {
+        "--run": Option(str, ..., "of configs/shapes.yaml"),
+        "--side": Option(Count, 8000, "pixels of the image"),
+        "--objects": Option(Count, 500, "in it"),
+        "--score": Option(Fraction, 0.5, "lowest that counts"),
     },
 }
 
