@@ -85,7 +85,7 @@ class EmbeddingCriterion(nn.Module):
 
     def explain(self, figures: Mapping[str, float]) -> list[str]:
         """Lines about figures that tell of a failed training."""
-        lines = [loss.explain(figures[type(loss).__name__]) for loss in self]
+        lines = [loss.explain(figures) for loss in self]
         return [line for line in lines if line]
 
     def sample(self, predictions: Predictions, identities: Tensor) -> tuple[Tensor, Tensor]:

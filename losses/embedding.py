@@ -1,6 +1,7 @@
 """The contract of losses that compare embeddings, and what several of them need."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -36,8 +37,9 @@ class EmbeddingLoss(Loss):
         """Of the last batch, what a user should see beside the loss: scalars without a gradient."""
         return {}
 
-    def explain(self, value: float) -> str | None:
-        """A line about a value of the loss that tells of a failed training."""
+    def explain(self, figures: Mapping[str, float]) -> str | None:
+        """A line about the figures of a step, the loss by its name among them, where they tell of a
+        failed training."""
         return None
 
     def forward(self, embeddings: Tensor, identities: Tensor) -> Tensor:

@@ -5,12 +5,15 @@ the identity of x, C identities.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from losses.identity import ClassifierLoss
+
+OPPOSITE = -0.5  # mean cosine with the own class vector; one that is learned is above 0
 
 
 class SphereFaceLoss(ClassifierLoss):
@@ -94,6 +97,7 @@ class CombinedMarginLoss(ClassifierLoss):
             raise ValueError(f"s {s}: give a number above 0, or null")
         self.s, self.m1, self.m2, self.m3, self.mode = s, m1, m2, m3, mode
         self.scale = 1.0 if s is None else s
+        self.own_cosine = torch.zeros(())  # mean of the last batch
 
     def setup(self, num_identities: int, dim: int) -> None:
         super().setup(num_identities, dim)
@@ -113,8 +117,23 @@ class CombinedMarginLoss(ClassifierLoss):
 
     def training_logits(self, embeddings: Tensor, identities: Tensor) -> Tensor:
         cosines = self.cosines(embeddings)
-        own = margin_target(cosines.gather(1, identities), self.m1, self.m2, self.m3, self.mode)
+        own = cosines.gather(1, identities)
+        present = (own != 0).sum().clamp(min=1)  # rows without an identity are 0
+        self.own_cosine = own.detach().sum() / present
+        own = margin_target(own, self.m1, self.m2, self.m3, self.mode)
         return self.scale * cosines.scatter(1, identities, own)
+
+    def figures(self) -> dict[str, Tensor]:
+        return {**super().figures(), "cosine_own": self.own_cosine}
+
+    def explain(self, figures: Mapping[str, float]) -> str | None:
+        if figures["cosine_own"] > OPPOSITE:
+            return None
+        return (
+            f"{type(self).__name__}: the mean cosine with the own class vector is "
+            f"{figures['cosine_own']:.2f}: the net has learned the opposite, which this margin "
+            "made easier. A smaller margin, mode: easy, or a larger s may help"
+        )
 
 
 class CosFaceLoss(CombinedMarginLoss):

@@ -1,6 +1,6 @@
 """Losses of distances: between embeddings (triplet), and from the center of an identity."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -74,7 +74,8 @@ class TripletLoss(EmbeddingLoss):
     def figures(self) -> dict[str, Tensor]:
         return {"active_triplets": self.active_share}
 
-    def explain(self, value: float) -> str | None:
+    def explain(self, figures: Mapping[str, float]) -> str | None:
+        value = figures[type(self).__name__]
         if abs(value - self.margin) > 1e-3 * self.margin:
             return None
         return (

@@ -321,3 +321,19 @@ def test_initial_class_vectors_change_no_later_draw() -> None:
     torch.manual_seed(0)
     ArcFaceLoss().setup(10, 4)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_net_that_learned_the_opposite_is_named() -> None:
+    """The mean cosine with the own class vector leaves out who has no identity."""
+    loss = ArcFaceLoss()
+    loss.setup(3, 8)
+    own = loss.classifier.weight.detach()[[0, 1, 2, 0]]
+    identities = torch.tensor([0, 1, 2, -1])
+    for sign, told in ((1.0, False), (-1.0, True)):
+        loss(2 * sign * own, identities)
+        figures = {name: value.item() for name, value in loss.figures().items()}
+        assert figures["cosine_own"] == pytest.approx(sign)
+        assert (loss.explain(figures) is not None) == told
+    assert "ArcFaceLoss: the mean cosine with the own class vector is -1.00" in str(
+        loss.explain(figures)
+    )
