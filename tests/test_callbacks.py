@@ -9,6 +9,7 @@ import pytest
 import torch
 from pytorch_lightning.callbacks import Timer
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from detector.criterion import Criterion
 from detector.guard import Guard
@@ -19,12 +20,20 @@ from losses import FocalLoss, SmoothL1Loss
 
 
 def test_the_average_is_ramped_and_copies_counts() -> None:
-    average = RampedEMA(0.9)._kwargs["avg_fn"]
-    new, old = torch.tensor([1.0]), torch.tensor([0.0])
+    ema, net = RampedEMA(0.9), nn.BatchNorm1d(1)
+    mean = ema._average_model = AveragedModel(net, use_buffers=True, **ema._kwargs)
     for updates, keep in ((1, 2 / 11), (10, 11 / 20), (1000, 0.9)):
-        assert average(old, new, torch.tensor(updates)).item() == pytest.approx(1 - keep)
-    counts = torch.tensor(3), torch.tensor(7)
-    assert average(*counts, torch.tensor(1000)).item() == 7
+        mean.n_averaged.fill_(updates)
+        for value, part in ((0.0, mean.module), (1.0, net)):
+            part.weight.data.fill_(value)
+            part.running_var.fill_(value)
+        mean.module.num_batches_tracked.fill_(3)
+        net.num_batches_tracked.fill_(7)
+        mean.update_parameters(net)
+        assert mean.module.weight.item() == pytest.approx(1 - keep)
+        assert mean.module.running_var.item() == pytest.approx(1 - keep)
+        assert mean.module.num_batches_tracked.item() == 7
+        assert net.weight.item() == 1
 
 
 def detector() -> Any:

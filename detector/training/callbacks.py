@@ -32,13 +32,18 @@ class RampedEMA(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        def average(old: Tensor, new: Tensor, updates: Tensor) -> Tensor:
-            if not old.is_floating_point():
-                return new
-            keep = ((1 + updates) / (10 + updates)).clamp(max=decay)
-            return torch.lerp(new, old, keep.to(old.dtype))
+        super().__init__(multi_avg_fn=self.average)
+        self.decay = decay
 
-        super().__init__(avg_fn=average)
+    def average(self, old: list[Tensor], new: list[Tensor], _: Tensor | int) -> None:
+        """Moves averaged tensors of one kind towards those of now, in place."""
+        if not old[0].is_floating_point():
+            torch._foreach_copy_(old, new)
+            return
+        assert self._average_model is not None
+        updates = int(self._average_model.n_averaged)  # on the CPU; the argument is on the device
+        keep = min(self.decay, (1 + updates) / (10 + updates))
+        torch._foreach_lerp_(old, new, 1 - keep)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
