@@ -11,7 +11,7 @@ from detector.config.errors import UserError
 
 class Recording:
     """Writes RGB frames (H, W, 3) of one size into an mp4 file, which gets its name when all of
-    them are in it."""
+    them are in it. The codec leaves out the last row and column of an odd number."""
 
     def __init__(self, path: Path, rate: float) -> None:
         """`rate`: frames per second."""

@@ -124,10 +124,12 @@ class Folder:
 
     def close(self) -> None:
         """Writes the table of what was detected so far, and ends what is open."""
-        tables = render(self.kind, self.everything, self.classes, self.ids)
-        self.outputs.claim(*(self.out / name for name in tables))
-        for name, content in tables.items():
-            write(self.out / name, content)
-        self._end_video()
-        if self.sheet:
-            write(self.out / SHEET, encode(contact_sheet(self.sheet), ".png"))
+        try:
+            tables = render(self.kind, self.everything, self.classes, self.ids)
+            self.outputs.claim(*(self.out / name for name in tables))
+            for name, content in tables.items():
+                write(self.out / name, content)
+            if self.sheet:
+                write(self.out / SHEET, encode(contact_sheet(self.sheet), ".png"))
+        finally:
+            self._end_video()
