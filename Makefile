@@ -1,5 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all check format clean
@@ -27,10 +28,10 @@ demo: .venv/.installed ## Draw data, train, evaluate and show detections
 	@echo "Ground truth beside detections: runs/demo/pictures/sheet.png"
 
 test: .venv/.installed ## Run the fast tests
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" $(PARALLEL)
 
 test-all: .venv/.installed ## Run all tests: memorizing, two processes, compilation, parity
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(PARALLEL)
 
 check: .venv/.installed ## Lint and type-check
 	$(BIN)/ruff check .

@@ -9,9 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from data.shapes import draw_dataset
 from detector.training.quiet import UNHELPFUL
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core: more threads get in their way
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
 
 REAL = Path(os.environ.get("DETECTOR_REAL_DATA") or ".")  # folder of bccd, neu_det, coco256, pets09
 # Counts of real data sets, which nobody may ship with this code: checked by those who have them.

@@ -152,7 +152,9 @@ def test_a_damaged_evaluation(file: str, copy: Path, capsys: pytest.CaptureFixtu
 
 OPENING: dict[str, Callable[[Path], object]] = {
     "eval.py": lambda run: evaluation.main([str(run)]),
-    "eval.py --nms all": lambda run: evaluation.main([str(run), "--nms", "all"]),
+    "eval.py --nms all": lambda run: evaluation.main(
+        [str(run), "--nms", "all", "--draws", "2", "--candidates", "20"]
+    ),
     "predict.py": lambda run: predict.main(
         [str(run), "--split", "val", "--out", str(run.parent / "pictures")]
     ),

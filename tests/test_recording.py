@@ -31,9 +31,7 @@ def test_frames_are_those_that_were_added_in_order_and_colors(tmp_path: Path) ->
     assert os.listdir(tmp_path / "deep") == ["a.mp4"]
 
 
-def test_a_video_that_the_disk_did_not_take_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_video_that_the_disk_did_not_take_is_an_error(tmp_path: Path) -> None:
     recording = Recording(tmp_path / "a.mp4", 7.0)
     for frame in frames(3):
         recording.add(frame)
