@@ -152,8 +152,8 @@ def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]
 
 def main(argv: Sequence[str] | None = None) -> None:
     with one_line_errors():
-        equal = export(*parse_arguments(sys.argv[1:] if argv is None else argv))
-        sys.exit(not equal)
+        if not export(*parse_arguments(sys.argv[1:] if argv is None else argv)):
+            raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -28,9 +28,11 @@ SIDE = 96
 
 def export_run(run: Path, out: Path, *words: str) -> object:
     """Its exit status."""
-    with pytest.raises(SystemExit) as ending:
+    try:
         export.main([str(run), "--out", str(out), "--images", "3", *EASY, *words])
-    return ending.value.code
+    except SystemExit as ending:
+        return ending.code
+    return 0
 
 
 def make_batch(images: int) -> Batch:
