@@ -38,19 +38,21 @@ class Picture(NamedTuple):
     rate: float = 0.0
 
 
-def find_pictures(places: Sequence[str], leave_out: Path) -> list[Picture]:
+def find_pictures(places: Sequence[str], leave_out: Path, videos: bool = True) -> list[Picture]:
     """Images and videos, and those of folders and of the folders in them, by their names; each
-    once. A name is the path below the folder that was given. What lies in `leave_out`, a folder
-    within one of these, is left out. Raises DataError where there are none."""
+    once. Without `videos`, images alone. A name is the path below the folder that was given. What
+    lies in `leave_out`, a folder within one of these, is left out. Raises DataError where there
+    are none."""
     found: dict[Path, Picture] = {}
-    ours, kinds = leave_out.resolve(), (*SUFFIXES, *VIDEOS)
+    ours, kinds = leave_out.resolve(), (*SUFFIXES, *VIDEOS) if videos else SUFFIXES
     for place in map(Path, places):
         files = [place]
-        if (number := camera_number(place)) is not None:
+        if videos and (number := camera_number(place)) is not None:
             found[place] = Picture(place, f"camera_{number}.mp4")
             continue
         if not place.exists():
-            raise DataError(f"{place} does not exist: give images, videos, folders or camera:0")
+            more = ", videos, folders or camera:0" if videos else " or folders of images"
+            raise DataError(f"{place} does not exist: give images{more}")
         if place.is_dir():
             files = sorted(file for file in place.rglob("*") if file.suffix.lower() in kinds)
             if place.resolve() in ours.parents:

@@ -29,12 +29,13 @@ def repeat_factors(split: Split, num_classes: int, threshold: float) -> np.ndarr
 
     Gupta et al., LVIS (CVPR 2019), appendix B.2. Crowd and difficult objects do not count.
     """
-    held = np.zeros((len(split), num_classes), bool)
-    images = np.repeat(np.arange(len(split)), np.diff(split.starts))
-    held[images[~split.ignore], split.labels[~split.ignore]] = True
-    share = held.mean(0).clip(min=1e-12)
-    factors = np.sqrt(threshold / share).clip(min=1)
-    return np.where(held, factors, 1.0).max(1, initial=1.0)
+    images = np.repeat(np.arange(len(split)), np.diff(split.starts))[~split.ignore]
+    pairs = np.unique(images * num_classes + split.labels[~split.ignore])  # of image and class
+    images, labels = np.divmod(pairs, num_classes)
+    share = np.bincount(labels, minlength=num_classes) / max(1, len(split))
+    factors = np.ones(len(split))
+    np.maximum.at(factors, images, np.sqrt(threshold / share[labels]))
+    return factors
 
 
 class Batches(Sampler[list[Key]]):

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from losses.embedding import joint_mean
 from losses.identity import ClassifierLoss
 
 OPPOSITE = -0.5  # mean cosine with the own class vector; one that is learned is above 0
@@ -118,20 +119,20 @@ class CombinedMarginLoss(ClassifierLoss):
     def training_logits(self, embeddings: Tensor, identities: Tensor) -> Tensor:
         cosines = self.cosines(embeddings)
         own = cosines.gather(1, identities)
-        present = (own != 0).sum().clamp(min=1)  # rows without an identity are 0
-        self.own_cosine = own.detach().sum() / present
+        self.own_cosine = joint_mean(own.detach(), own != 0)  # 0 without an identity
         own = margin_target(own, self.m1, self.m2, self.m3, self.mode)
         return self.scale * cosines.scatter(1, identities, own)
 
     def figures(self) -> dict[str, Tensor]:
-        return {**super().figures(), "cosine_own": self.own_cosine}
+        return {**super().figures(), f"{type(self).__name__}_cosine": self.own_cosine}
 
     def explain(self, figures: Mapping[str, float]) -> str | None:
-        if figures["cosine_own"] > OPPOSITE:
+        cosine = figures[f"{type(self).__name__}_cosine"]
+        if not cosine <= OPPOSITE:  # nan is another failure
             return None
         return (
             f"{type(self).__name__}: the mean cosine with the own class vector is "
-            f"{figures['cosine_own']:.2f}: the net has learned the opposite, which this margin "
+            f"{cosine:.2f}: the net has learned the opposite, which this margin "
             "made easier. A smaller margin, mode: easy, or a larger s may help"
         )
 

@@ -159,8 +159,8 @@ def search(config: dict[str, Any], options: dict[str, Any]) -> None:
     from detector.run.assemble import open_run
 
     out, data = Path(options["out"]), config["data"]
-    (query_source,) = find_pictures([options["query"]], leave_out=out)
-    gallery = find_pictures([options["gallery"]], leave_out=out)
+    (query_source,) = find_pictures([options["query"]], leave_out=out, videos=False)
+    gallery = find_pictures([options["gallery"]], leave_out=out, videos=False)
     gallery = [x for x in gallery if x.path.resolve() != query_source.path.resolve()]
     Outputs(out / RECORD).claim(out / JSON, out / PICTURE)
     _, detector = open_run(options["run"], options["checkpoint"], config)

@@ -36,6 +36,15 @@ def test_the_average_is_ramped_and_copies_counts() -> None:
         assert net.weight.item() == 1
 
 
+def test_the_average_moves_to_where_the_net_is_trained() -> None:
+    """Lightning sets callbacks up before it moves the net to its device."""
+    ema = RampedEMA(0.9)
+    ema._average_model = AveragedModel(nn.Linear(2, 2), use_buffers=True, **ema._kwargs)
+    ema.on_fit_start(trainer(), SimpleNamespace(device=torch.device("meta")))  # type: ignore[arg-type]
+    assert ema._average_model.module.weight.is_meta
+    assert ema._average_model.n_averaged.device.type == "cpu"
+
+
 def detector() -> Any:
     module = nn.Identity()
     settings, schedule = {"lr": 0.01, "reference_batch": 16}, {"warmup": 4}

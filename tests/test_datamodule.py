@@ -567,6 +567,8 @@ def test_copies_of_an_image_in_an_epoch_are_augmented_differently(root: Path) ->
     data, _ = rare_split(root)
     loader = data.train_dataloader()
     assert isinstance(loader.batch_sampler, Batches)
+    assert loader.batch_sampler.factors is not None
+    assert loader.batch_sampler.factors.tolist() == data.repeat_factors().tolist()  # type: ignore[union-attr]
     loader.batch_sampler.factors = np.eye(14)[1] * 50 + 1  # of landscape ones the second
     shown: dict[int, list[torch.Tensor]] = {}
     for batch in loader:

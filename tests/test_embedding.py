@@ -186,10 +186,15 @@ def test_several_losses_are_weighted_and_shown() -> None:
 
 def test_failed_trainings_are_named() -> None:
     losses = embedding(ArcFaceLoss(), TripletLoss(margin=0.2), CenterLoss())
-    figures = {"ArcFaceLoss": 9.0, "cosine_own": -0.9, "TripletLoss": 0.2, "CenterLoss": 1.0}
+    figures = {
+        "ArcFaceLoss": 9.0,
+        "ArcFaceLoss_cosine": -0.9,
+        "TripletLoss": 0.2,
+        "CenterLoss": 1.0,
+    }
     lines = losses.explain(figures)
     assert [line.split(" ")[0] for line in lines] == ["ArcFaceLoss:", "TripletLoss"]
-    assert losses.explain({**figures, "cosine_own": 0.1, "TripletLoss": 0.15}) == []
+    assert losses.explain({**figures, "ArcFaceLoss_cosine": 0.1, "TripletLoss": 0.15}) == []
 
 
 def test_mean_cosines_are_of_different_images() -> None:

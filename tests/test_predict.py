@@ -14,6 +14,9 @@ import eval as evaluation
 from data.datamodule import DataModule
 from detector.config.files import RECORD
 from detector.config.resolve import load
+from detector.evaluation.drawing import Marks
+from detector.evaluation.formats import Seen
+from detector.evaluation.sinks import Folder
 
 Capture = pytest.CaptureFixture[str]
 SCRIPT = Path(__file__).parents[1] / "scripts" / "predict.py"
@@ -265,9 +268,50 @@ def test_a_camera_is_shown_frame_by_frame_until_it_ends(
     def camera(place: str | int) -> cv2.VideoCapture:
         return opened(str(path)) if place == 2 else opened(str(place))
 
+    batches, detect = [], predict.detect
+
+    def count(detector: object, images: list[np.ndarray], *rest: object) -> object:
+        batches.append(len(images))
+        return detect(detector, images, *rest)
+
     monkeypatch.setattr(cv2, "VideoCapture", camera)
+    monkeypatch.setattr(predict, "detect", count)
     predict.main([str(run), "camera:2", "--out", str(tmp_path / "out"), *EVERYTHING])
+    assert batches == [1, 1, 1]
     assert opened(str(tmp_path / "out" / "camera_2.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+
+
+def test_what_was_seen_before_ctrl_c_is_kept(
+    predict: ModuleType, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, detect, out = film(tmp_path / "clip.mp4", 9), predict.detect, tmp_path / "out"
+    done: list[int] = []
+
+    def interrupt(detector: object, images: list[np.ndarray], *rest: object) -> object:
+        if len(done) == 4:
+            raise KeyboardInterrupt
+        done.extend(range(len(images)))
+        return detect(detector, images, *rest)
+
+    monkeypatch.setattr(predict, "detect", interrupt)
+    with pytest.raises(SystemExit) as ending:
+        predict.main([str(run), str(path), "--out", str(out), *EVERYTHING])
+    assert ending.value.code == 130
+    assert cv2.VideoCapture(str(out / "clip.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 4
+    rows = json.loads((out / "detections.json").read_text())
+    assert {row["frame"] for row in rows} == {0, 1, 2, 3}
+
+
+def test_labels_of_two_images_are_not_mixed(
+    predict: ModuleType, run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    for name in ("a.png", "a.jpg"):
+        cv2.imwrite(str(tmp_path / name), np.zeros((40, 40, 3), np.uint8))
+    words = [str(run), str(tmp_path), "--format", "yolo", "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        predict.main(words)
+    assert "labels/a.txt would be of two images" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_detections_as_coco_and_yolo_are_data_sets_that_are_read(
@@ -321,20 +365,34 @@ def test_detections_as_coco_and_yolo_are_data_sets_that_are_read(
 
 
 def test_crops_show_the_objects(predict: ModuleType, run: Path, tmp_path: Path) -> None:
-    image = np.zeros((60, 90, 3), np.uint8)
-    image[20:40, 30:70] = 255
+    x, y = np.meshgrid(np.arange(90), np.arange(60))
+    image = np.stack([2 * x, 4 * y, 0 * x], 2).astype(np.uint8)  # where a pixel was is its color
     path, out = tmp_path / "one.png", tmp_path / "out"
     cv2.imwrite(str(path), image)
-    predict.main([str(run), str(path), "--out", str(out), "--crops", *EVERYTHING])
+    words = [str(run), str(path), "--out", str(out), "--crops", *EVERYTHING]
+    predict.main(words)
+    with pytest.raises(SystemExit):  # old ones would stay among the new
+        predict.main(words)
     rows = json.loads((out / "detections.json").read_text())
     crops = sorted((out / "crops").rglob("*.jpg"), key=lambda file: file.name)
     assert len(crops) == len(rows)
     for number, (row, crop) in enumerate(zip(rows, crops, strict=True), 1):
         assert (crop.parent.name, crop.name) == (row["category"], f"one_{number:04d}.jpg")
-        _, _, width, height = row["bbox"]
+        left, top, width, height = row["bbox"]
+        corner = cv2.imread(str(crop))[0, 0, :2] / (2, 4)
+        assert np.abs(corner - np.maximum((left - width / 10, top - height / 10), 0)).max() < 3
         high, wide, _ = shape(crop)
         assert min(90, width) - 2 <= wide <= 1.2 * width + 2
         assert min(60, height) - 2 <= high <= 1.2 * height + 2
+
+
+def test_a_box_without_an_area_has_a_crop(tmp_path: Path) -> None:
+    boxes = np.array([[10, 60, 50, 60], [90, 5, 90, 20], [0, 0, 90, 60]], np.float32)
+    marks = Marks(boxes, np.zeros(3, int), np.ones(3))
+    folder = Folder(tmp_path, ["a.png"], ["x"], None, "json", crops=True)
+    folder.add(Seen("a.png", (60, 90), marks), np.zeros((60, 90, 3), np.uint8))
+    sizes = [shape(tmp_path / "crops" / "x" / f"a_000{k}.jpg")[:2] for k in (1, 2, 3)]
+    assert sizes == [(1, 49), (19, 1), (60, 90)]  # rows 3.5 to 21.5, columns 6 to 54
 
 
 def test_lines_go_to_a_pipe_and_nothing_else(
@@ -343,7 +401,10 @@ def test_lines_go_to_a_pipe_and_nothing_else(
     path = tmp_path / "one.png"
     cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (60, 90, 3), np.uint8))
     monkeypatch.chdir(tmp_path)
+    flushed: list[int] = []
+    monkeypatch.setattr(sys.stdout, "flush", lambda: flushed.append(1))
     predict.main([str(run.resolve()), str(path), "--out", "-", *EVERYTHING])
+    assert flushed  # who reads the pipe does not wait for the end
     printed = capsys.readouterr()
     rows = [json.loads(line) for line in printed.out.splitlines()]
     predict.main([str(run.resolve()), str(path), "--out", "out", *EVERYTHING])

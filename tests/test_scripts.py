@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from detector.config.errors import UserError
 from losses import FocalLoss, SmoothL1Loss
 from scripts import plot_embeddings, plot_losses
 from scripts.benchmark import evaluation, losses, step, tiles
@@ -134,6 +135,9 @@ def test_objects_in_a_large_image_are_counted(
     twice = [{**objects[0], "bbox": objects[0]["bbox"]}, objects[0]]
     assert tiles.count_found(objects, twice) == 1  # a second detection finds nothing more
     assert tiles.count_found(objects, [{**objects[0], "category": "other"}]) == 0
+    for side in (100, 200):
+        with pytest.raises(UserError, match="500 objects do not fit"):
+            tiles.draw_large(tmp_path / "full.png", side, 500)
     far = [{**row, "bbox": [0, 0, 5, 5]} for row in objects]
     assert tiles.count_found(objects, far) == tiles.count_found(objects, []) == 0
     image = cv2.imread(str(tmp_path / "image.png"))

@@ -26,6 +26,7 @@ EVERYTHING = ["--score", "0", "--postprocess.score_threshold", "0"]
 
 def test_the_nearest_objects_of_other_images(headed: Path, pictures: Path, tmp_path: Path) -> None:
     query, *others = sorted(pictures.glob("*.jpg"))
+    (pictures / "clip.mp4").write_text("a video, which is left out")
     words = [str(headed), "--query", str(query), "--gallery", str(pictures), *EVERYTHING]
     search.main([*words, "--out", str(tmp_path), "--box", "10", "20", "30", "40", "--count", "5"])
     content = json.loads((tmp_path / "search.json").read_text())

@@ -110,6 +110,8 @@ def test_precision_auto_asks_the_device(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: cpu, raising=False)
     assert choose_precision({"precision": "auto", "accelerator": accelerator}) == chosen
     assert choose_precision({"precision": "16-mixed"}) == "16-mixed"
+    with pytest.raises(UserError, match="machines could differ"):
+        choose_precision({"precision": "auto", "num_nodes": 2})
 
 
 def test_precision_auto_without_a_torch_that_tells_is_float32(

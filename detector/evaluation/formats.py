@@ -7,7 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
+from detector.config.errors import UserError
 from detector.evaluation.drawing import Marks
+
+LABELS = "labels"  # folder of YOLO's text files
 
 
 class Seen(NamedTuple):
@@ -91,14 +94,20 @@ def _yolo(
             f"{w / width:.6f} {h / height:.6f}\n"
             for label, (x, y, w, h), _ in _objects(seen)
         ]
-        files[label_file(seen.name, seen.frame)] = "".join(lines)
+        name = label_file(seen.name, seen.frame)
+        if name in files:
+            raise UserError(
+                f"{name} would be of two images of one name: give them one after the other, or "
+                "another --format"
+            )
+        files[name] = "".join(lines)
     return files
 
 
 def label_file(name: str, frame: int | None = None) -> str:
     path = PurePosixPath(name)
     number = "" if frame is None else f"_{frame:06d}"
-    return str("labels" / path.with_name(f"{path.stem}{number}.txt"))
+    return str(LABELS / path.with_name(f"{path.stem}{number}.txt"))
 
 
 def _csv(

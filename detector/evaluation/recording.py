@@ -25,7 +25,10 @@ class Recording:
             codec, size = cv2.VideoWriter.fourcc(*"mp4v"), (frame.shape[1], frame.shape[0])
             self.writer = cv2.VideoWriter(str(self.partial), codec, self.rate, size)
             if not self.writer.isOpened():
-                raise UserError(f"{self.path}: OpenCV cannot write an mp4 file there")
+                raise UserError(
+                    f"{self.path}: OpenCV cannot write an mp4 file of {size[0]} x {size[1]} pixels "
+                    "there"
+                )
         self.writer.write(frame[..., ::-1])
         self.frames += 1
 

@@ -1,6 +1,7 @@
 """Where detections go: a folder of pictures and a table, or a pipe."""
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -8,13 +9,15 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from detector.config.errors import UserError
 from detector.config.files import RECORD, Outputs, safe_name, write
-from detector.evaluation.drawing import contact_sheet, draw, encode, side_by_side
-from detector.evaluation.formats import Seen, label_file, render, rows_of
+from detector.evaluation.drawing import Marks, contact_sheet, draw, encode, side_by_side
+from detector.evaluation.formats import LABELS, Seen, render, rows_of
 from detector.evaluation.recording import Recording
 
 ON_SHEET = 24
 SHEET = "sheet.png"
+CROPS = "crops"
 CONTEXT = 0.1  # of its sides, around an object that is cut out
 
 
@@ -66,7 +69,11 @@ class Folder:
         self.recording: Recording | None = None
         self.numbers: Counter[str] = Counter()  # of crops, by the name of their picture
         tables = [*render(kind, [], classes, ids)]
-        tables += [label_file(name) for name in names] if kind == "yolo" else []
+        for folder in [*([CROPS] if crops else []), *([LABELS] if kind == "yolo" else [])]:
+            if os.path.lexists(out / folder):  # what is of another score could not be told apart
+                raise UserError(f"{out / folder} exists: choose another --out, or move it away")
+        nothing = Marks(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
+        render(kind, [Seen(name, (1, 1), nothing) for name in names], classes, ids)
         self.outputs.claim(*(out / name for name in (*names, *tables, SHEET)))
 
     @property
@@ -97,20 +104,16 @@ class Folder:
 
     def _cut_out(self, seen: Seen, image: np.ndarray) -> None:
         height, width = seen.size
-        files: dict[Path, bytes] = {}
         stem = str(PurePosixPath(seen.name).with_suffix(""))
         for box, label in zip(seen.marks.boxes.tolist(), seen.marks.labels.tolist(), strict=True):
             left, top, right, bottom = box
             dx, dy = CONTEXT * (right - left), CONTEXT * (bottom - top)
-            columns = slice(max(0, int(left - dx)), min(width, int(right + dx) + 1))
-            rows = slice(max(0, int(top - dy)), min(height, int(bottom + dy) + 1))
+            columns = _span(left - dx, right + dx, width)
+            rows = _span(top - dy, bottom + dy, height)
             self.numbers[stem] += 1
             name = f"{stem}_{self.numbers[stem]:04d}.jpg"
-            folder = self.out / "crops" / safe_name(self.classes[label])
-            files[folder / name] = encode(image[rows, columns], ".jpg")
-        self.outputs.claim(*files)
-        for path, content in files.items():
-            write(path, content)
+            folder = self.out / CROPS / safe_name(self.classes[label])
+            write(folder / name, encode(image[rows, columns], ".jpg"))
 
     def _end_video(self) -> None:
         if self.recording is not None:
@@ -121,10 +124,15 @@ class Folder:
         """Writes the table of what was detected so far, and ends what is open."""
         try:
             tables = render(self.kind, self.everything, self.classes, self.ids)
-            self.outputs.claim(*(self.out / name for name in tables))
             for name, content in tables.items():
                 write(self.out / name, content)
             if self.sheet:
                 write(self.out / SHEET, encode(contact_sheet(self.sheet), ".png"))
         finally:
             self._end_video()
+
+
+def _span(low: float, high: float, extent: int) -> slice:
+    """The pixels from low to high, of `extent`: one of them at least."""
+    start = min(max(0, int(low)), extent - 1)
+    return slice(start, max(start + 1, min(extent, int(high) + 1)))

@@ -51,6 +51,12 @@ class RampedEMA(WeightAveraging):
             # torch asks whether it is zero at every update, and on a GPU would wait for the answer
             self._average_model.n_averaged = self._average_model.n_averaged.cpu()
 
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """The average was made on the CPU: only now are weights where they are trained."""
+        super().on_fit_start(trainer, pl_module)
+        if self._average_model is not None:
+            self._average_model.module.to(pl_module.device)
+
 
 def report_skipped(guard: Guard, bad: int, consecutive: int, world_size: int) -> str:
     """One line about `bad` skipped updates, with the images of the last one on all ranks; those to

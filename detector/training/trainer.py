@@ -34,6 +34,10 @@ def choose_precision(options: Mapping[str, Any]) -> str:
     asked: str = options.get("precision", "32-true")
     if asked != "auto":
         return asked
+    if options.get("num_nodes", 1) > 1:
+        raise UserError(
+            "trainer.precision auto: machines could differ in it; give 32-true or bf16-mixed"
+        )
     accelerator = options.get("accelerator", "auto")
     if accelerator != "cpu" and torch.cuda.is_available():
         has = torch.cuda.is_bf16_supported(including_emulation=False)

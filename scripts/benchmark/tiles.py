@@ -15,10 +15,12 @@ from scipy.optimize import linear_sum_assignment
 from torchvision.ops import box_convert, box_iou
 
 from data.scenes import CATEGORIES, FREQUENCY, background, circle, paint, place_shape
+from detector.config.errors import UserError
 from scripts.benchmark.timing import call_in_process, print_table
 from scripts.predict import main as predict
 
 SMALL = (12, 80)  # pixels of an object's longer side
+TRIES = 10_000  # to place an object beside the others
 STRIP = 1000  # rows that noise is added to at a time
 
 
@@ -35,13 +37,16 @@ def draw_large(path: Path, side: int, count: int) -> list[dict[str, Any]]:
     random = np.random.default_rng(0)
     image, light = background(random, side, side), circle(1.0)[random.integers(64)]
     objects: list[dict[str, Any]] = []
-    taken = np.zeros((0, 3))
+    taken, misses = np.zeros((0, 3)), 0
     while len(objects) < count:
+        if side <= 2 * SMALL[1] or misses > TRIES:
+            raise UserError(f"{count} objects do not fit into {side} pixels: give a larger --side")
+        misses += 1
         extent = float(np.exp(random.uniform(*np.log(SMALL))))
         center = random.uniform(SMALL[1], side - SMALL[1], 2)
         if (np.abs(taken[:, :2] - center).max(1) < (taken[:, 2] + extent) / 2 + 4).any():
             continue
-        taken = np.concatenate([taken, [[*center, extent]]])
+        taken, misses = np.concatenate([taken, [[*center, extent]]]), 0
         category = int(random.choice(list(CATEGORIES), p=FREQUENCY / FREQUENCY.sum()))
         contours = place_shape(random, CATEGORIES[category], extent, center)
         low, high = contours[0].min(0), contours[0].max(0)
