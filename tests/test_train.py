@@ -65,13 +65,19 @@ def test_a_run_folder_is_complete(run: Path) -> None:
     assert metrics["best"]["val/AP"] == max(line["val/AP"] for line in metrics["epochs"])
 
 
-def test_what_must_be_known_of_a_loss_is_printed_before_training(
-    tiny: list[str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What train.py does before the first step, and then an InterruptedError."""
+
     def interrupt(*_: Any) -> None:
         raise InterruptedError
 
     monkeypatch.setattr("detector.training.trainer.log_config", interrupt)
+
+
+def test_what_must_be_known_of_a_loss_is_printed_before_training(
+    tiny: list[str], tmp_path: Path, capsys: Any, no_training: None
+) -> None:
     words = [*tiny, "--model.class_loss", "GHMC", "--run", str(tmp_path / "run")]
     with pytest.raises(InterruptedError):
         train.main(words)
@@ -86,12 +92,12 @@ def test_what_must_be_known_of_a_loss_is_printed_before_training(
 
 
 def test_the_precision_that_auto_stands_for_is_kept_and_told(
-    tiny: list[str], tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+    tiny: list[str],
+    tmp_path: Path,
+    capsys: Any,
+    no_training: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def interrupt(*_: Any) -> None:
-        raise InterruptedError
-
-    monkeypatch.setattr("detector.training.trainer.log_config", interrupt)
     monkeypatch.setattr("detector.training.trainer.choose_precision", lambda _: "bf16-mixed")
     run = tmp_path / "run"
     with pytest.raises(InterruptedError):
