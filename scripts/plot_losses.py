@@ -1,7 +1,6 @@
 """Draw the figures of docs/losses.md with the losses:  python scripts/plot_losses.py --out DIR"""
 
 import io
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,18 +9,16 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
-from torch import Tensor
 
 from detector.config.command_line import parse_options
 from detector.config.errors import one_line_errors
 from detector.config.files import RECORD, Outputs, write
 from detector.config.types import Option
+from detector.training.loss_curves import a_batch, fixed_point, one_by_one, slope
 from losses import (
     GHMC,
     GHMR,
-    BoxLoss,
     CIoULoss,
-    ClassificationLoss,
     DIoULoss,
     EIoULoss,
     FocalLoss,
@@ -38,31 +35,7 @@ USAGE = """python scripts/plot_losses.py --out DIR
 Writes focal.png, ghm.png, fixed_points.png, deltas.png and overlaps.png, and prints a table of
 examples. Needs matplotlib."""
 PROGRAM_OPTIONS = {"--out": Option(str, ..., "folder to write to")}
-ONE = torch.tensor(1.0)
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
-
-
-def slope(loss: ClassificationLoss, logits: Tensor, labels: Tensor) -> Tensor:
-    """|d loss / d logit| of anchors of one class, (A,)."""
-    x = logits.detach().clone().view(1, -1, 1).requires_grad_()
-    loss(x, labels.view(1, -1), ONE).backward()
-    assert x.grad is not None
-    return x.grad.flatten().abs()
-
-
-def one_by_one(loss: Any, *pairs: Tensor) -> tuple[Tensor, Tensor]:
-    """Value and gradient norm of every row by itself."""
-    first = pairs[0].detach().clone().requires_grad_()
-    values = []
-    for k in range(first.shape[1]):
-        row = slice(k, k + 1)
-        rest = [pair[:, row] for pair in pairs[1:]]
-        if isinstance(loss, BoxLoss):
-            rest.append(torch.ones(1, 1, dtype=torch.bool))
-        values.append(loss(first[:, row], *rest, ONE))
-    torch.stack(values).sum().backward()
-    assert first.grad is not None
-    return torch.stack(values).detach(), first.grad.flatten(0, 1).norm(dim=-1)
 
 
 def plot_focal(plt: Any) -> Any:
@@ -82,20 +55,6 @@ def plot_focal(plt: Any) -> Any:
         axis.set(xlabel="probability of the truth $p_t$", xlim=(0, 1))
     right.legend()
     return figure
-
-
-def a_batch(count: int = 200_000) -> tuple[Tensor, Tensor]:
-    """Logits and labels like those of a detector that has learned a while: nearly all examples are
-    easy background, few are objects, and a few are hopeless."""
-    generator = torch.Generator().manual_seed(0)
-    logits = -5 + 1.3 * torch.randn(count, generator=generator)
-    labels = torch.ones(count, dtype=torch.int64)
-    objects = count // 100
-    logits[:objects] = 1 + 2 * torch.randn(objects, generator=generator)
-    labels[:objects] = 0
-    outliers = count // 500  # objects that look like background: annotated wrongly, or nearly so
-    logits[:outliers] = -5 + torch.randn(outliers, generator=generator)
-    return logits, labels
 
 
 def plot_ghm(plt: Any) -> Any:
@@ -125,28 +84,6 @@ def plot_ghm(plt: Any) -> Any:
         axis.set(xlabel="gradient norm of CE, $|p - t|$", xlim=(0, 1))
     axes[1].legend()
     return figure
-
-
-def fixed_point(loss: ClassificationLoss, share: float) -> float:
-    """The score at which training leaves 100 anchors that look alike, of which `share` are objects:
-    where the gradient of their common logit changes its sign, by bisection.
-
-    The batch has 100 foreground anchors in all, those that look alike and easy ones, and 10,000
-    anchors of easy background.
-    """
-    alike, objects = 100, round(100 * share)
-    easy = torch.logit(torch.tensor(0.99))
-    others = torch.cat([easy.expand(alike - objects), -easy.expand(100 * alike)])
-    labels = torch.ones(1, alike + len(others), dtype=torch.int64)  # of one class: background is 1
-    labels[0, :objects] = labels[0, alike : 2 * alike - objects] = 0
-    low, high = -10.0, 10.0
-    while high - low > 1e-3:
-        middle = (low + high) / 2
-        x = torch.tensor(middle, requires_grad=True)
-        logits = torch.cat([x.expand(alike), others]).view(1, -1, 1)
-        (gradient,) = torch.autograd.grad(loss(logits, labels, torch.tensor(float(alike))), x)
-        low, high = (low, middle) if gradient > 0 else (middle, high)
-    return 1 / (1 + math.exp(-(low + high) / 2))
 
 
 def plot_fixed_points(plt: Any) -> Any:

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from detector.training.loss_curves import fixed_point
 from losses import GHMC, GHMR, BalancedCrossEntropy, FocalLoss, SigmoidCrossEntropy
 from losses.ghm import FIXED_POINT, GradientDensity
-from scripts.plot_losses import fixed_point
 from tests.authors_ghm import AuthorsGHMC
 
 ONE = torch.tensor(1.0)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from detector.config.errors import UserError
+from detector.training.loss_curves import a_batch, slope
 from losses import FocalLoss, SmoothL1Loss
 from scripts import plot_embeddings, plot_losses
 from scripts.benchmark import evaluation, losses, step, tiles
@@ -182,9 +183,9 @@ def test_examples_of_the_focal_paper() -> None:
 
 
 def test_reformulated_gradients_of_ghm_share_equally() -> None:
-    logits, labels = plot_losses.a_batch(20_000)
-    norm = plot_losses.slope(plot_losses.SigmoidCrossEntropy(), logits, labels)
-    found = plot_losses.slope(plot_losses.GHMC(momentum=0), logits, labels)
+    logits, labels = a_batch(20_000)
+    norm = slope(plot_losses.SigmoidCrossEntropy(), logits, labels)
+    found = slope(plot_losses.GHMC(momentum=0), logits, labels)
     which = (norm * 30).long()
     sums = torch.zeros(30).scatter_add_(0, which, found / norm)
     filled = torch.bincount(which, minlength=30) > 0

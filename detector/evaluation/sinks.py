@@ -68,12 +68,11 @@ class Folder:
         self.sheet: list[np.ndarray] = []
         self.recording: Recording | None = None
         self.numbers: Counter[str] = Counter()  # of crops, by the name of their picture
-        tables = [*render(kind, [], classes, ids)]
         for folder in [*([CROPS] if crops else []), *([LABELS] if kind == "yolo" else [])]:
             if os.path.lexists(out / folder):  # what is of another score could not be told apart
                 raise UserError(f"{out / folder} exists: choose another --out, or move it away")
         nothing = Marks(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
-        render(kind, [Seen(name, (1, 1), nothing) for name in names], classes, ids)
+        tables = render(kind, [Seen(name, (1, 1), nothing) for name in names], classes, ids)
         self.outputs.claim(*(out / name for name in (*names, *tables, SHEET)))
 
     @property
