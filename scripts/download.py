@@ -9,7 +9,7 @@ from typing import Any, Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data import DataError
-from data.download import ARCHIVES, Archive, check, check_space, fetch, length_of, unpack
+from data.download import ARCHIVES, MIRRORS, Archive, check, check_space, fetch, length_of, unpack
 from detector.config.command_line import parse_options
 from detector.config.errors import one_line_errors
 from detector.config.types import Option
@@ -22,7 +22,9 @@ puts a data set where the configs look for it. An interrupted download goes on b
 VOC's archives are compared with their md5; of COCO none is published, but a zip has a checksum of
 every file. An archive that lies in DIR already is taken instead, a file that is there is kept. The
 servers are host.robots.ox.ac.uk (often down) and images.cocodataset.org; --mirror names another
-folder with the same archives."""
+folder with the same archives. Others keep these (not tried by us; checked in the same way):
+
+""" + "\n".join(f"  {name:<8}  --mirror {mirror}" for name, mirror in MIRRORS.items())
 PROGRAM_OPTIONS = {
     "dataset": Option(Literal["voc2007", "voc2012", "coco2017"], ..., ""),
     "--to": Option(str, ..., "folder to put it into"),

@@ -179,7 +179,7 @@ def test_no_such_file_and_no_server_are_one_line(
     voc.url = "http://127.0.0.1:9"  # nobody answers there
     line = failure(voc, tmp_path / "new", capsys)
     assert "127.0.0.1:9/x.tar cannot be reached ([Errno 111] Connection refused)" in line
-    assert "check the connection, or name a server by --mirror" in line
+    assert "check the connection, or name a server by --mirror (--help has some)" in line
     voc.url = "nowhere"
     assert "--mirror begins with http://" in failure(voc, tmp_path / "new", capsys)
     assert not (tmp_path / "new").exists()
@@ -263,3 +263,11 @@ def test_a_damaged_zip_is_told_and_leaves_no_half_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is damaged"):
         unpack(path, tmp_path / "in")
     assert not (tmp_path / "in" / "train2017" / "a.jpg").exists()
+
+
+def test_the_help_has_a_mirror_of_every_data_set(capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        download.main(["--help"])
+    shown = capsys.readouterr().out
+    assert data_download.MIRRORS.keys() == data_download.ARCHIVES.keys()
+    assert all(f"--mirror {mirror}\n" in shown for mirror in data_download.MIRRORS.values())
