@@ -97,7 +97,8 @@ def evaluate(config: dict[str, Any], options: dict[str, Any]) -> dict[str, float
     from detector.evaluation.tide import explain
 
     rows = [{**row, "file_name": data.file_names[row["image_id"]]} for row in evaluator.results]
-    explanation = explain(evaluator.truth, rows, evaluator.image_ids)
+    most = config["postprocess"]["max_detections"]
+    explanation = explain(evaluator.truth, rows, evaluator.image_ids, most)
     for path in (folder / "detections.json", options["out"]):
         if path:
             write_json(Path(path), rows)

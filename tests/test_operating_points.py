@@ -138,3 +138,18 @@ def test_without_detections_or_objects_there_is_no_best_threshold() -> None:
         assert math.isnan(points.best.threshold)
         assert points.confusion is None
         assert "-" in format_operating_points(points)
+
+
+def test_of_a_crowd_all_detections_count_that_were_asked_for() -> None:
+    """150 objects, each detected; COCO's figures stop at 100 detections of an image and class."""
+    boxes = [[20.0 * (k % 15), 20.0 * (k // 15), 10.0, 10.0] for k in range(150)]
+    truth = truth_of([box(0, bbox) for bbox in boxes])
+    rows = [box(0, bbox, score=0.9 - k / 1000) for k, bbox in enumerate(boxes)]
+    counted = explain(truth, rows, max_detections=300)
+    assert counted.points.best.recall == 1
+    assert counted.points.confusion is not None
+    assert counted.points.confusion.counts == [[150, 0], [0, 0]]
+    assert counted.errors.counts["missed"] == 0 and not counted.mistakes
+    assert sum(counted.calibration.counts) == 150
+    fewer = explain(truth, rows, max_detections=50)  # eval.py never gives so few
+    assert fewer.points.best.recall == pytest.approx(100 / 150)

@@ -92,10 +92,10 @@ def evaluate(
     *,
     full: bool = True,
     thresholds: Sequence[float] | None = None,
-    most: int = 100,
+    most: int = BEST,
     tools: tuple[Any, Any] = (COCO, COCOeval),
 ) -> Any:
-    """A COCOeval that has run. Not `full`: objects of all sizes together, the 100 best detections
+    """A COCOeval that has run. Not `full`: objects of all sizes together, the `most` best detections
     only; `full` and `most` above 100: of the `most` best, too. `thresholds`: IoUs instead of COCO's
     ten. Raises ValueError as `coco_figures`."""
     every = [image["id"] for image in ground_truth["images"]]
@@ -114,7 +114,7 @@ def evaluate(
             limits.iouThrs = np.array(thresholds, float)
         if not full:
             limits.areaRng, limits.areaRngLbl = limits.areaRng[:1], limits.areaRngLbl[:1]
-            limits.maxDets = limits.maxDets[-1:]
+            limits.maxDets = [most]
         elif most > BEST:
             limits.maxDets = [*limits.maxDets, most]
         evaluation.evaluate()
@@ -153,8 +153,8 @@ def coco_figures(
     and for nan or inf.
     """
     tools = tools or fast_tools()
-    options: dict[str, Any] = {"full": full, "most": max_detections, "tools": tools}
-    evaluation = evaluate(ground_truth, results, image_ids, **options)
+    most = max(BEST, max_detections) if full else BEST
+    evaluation = evaluate(ground_truth, results, image_ids, full=full, most=most, tools=tools)
     objects = evaluation.cocoGt
     counts = Counter(row["category_id"] for row in objects.anns.values() if not row["iscrowd"])
     names = {category["id"]: category["name"] for category in ground_truth["categories"]}

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detector.config.errors import UserError
-from detector.evaluation.coco import evaluate
+from detector.evaluation.coco import BEST, evaluate
 
 RECALLS = np.linspace(0, 1, 101)
 
@@ -43,14 +43,16 @@ def match_all(
     results: Sequence[dict[str, Any]],
     image_ids: Iterable[int] | None = None,
     thresholds: Sequence[float] | None = None,
+    most: int = BEST,
 ) -> dict[int, Matches]:
     """Category id -> matches, images in the order of their ids.
 
-    By COCO's rules: by falling score each of the 100 best detections of an image and class takes
+    By COCO's rules: by falling score each of the `most` best detections of an image and class takes
     the object of its class that it overlaps most and that is not taken. `thresholds`: IoUs; None
     for COCO's ten, 0.5 to 0.95.
     """
-    evaluation = evaluate(ground_truth, results, image_ids, full=False, thresholds=thresholds)
+    options: dict[str, Any] = {"thresholds": thresholds, "most": most}
+    evaluation = evaluate(ground_truth, results, image_ids, full=False, **options)
     images, steps = len(evaluation.params.imgIds), len(evaluation.params.iouThrs)
     return {
         category: _join(evaluation.evalImgs[k * images : (k + 1) * images], steps)

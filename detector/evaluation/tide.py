@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detector.evaluation.calibration import Calibration, calibration
+from detector.evaluation.coco import BEST
 from detector.evaluation.matches import Matches, match_all, mean_precision
 from detector.evaluation.operating_points import OperatingPoints, find_operating_points
 from detector.evaluation.table import Table
@@ -69,8 +70,10 @@ def explain(
     ground_truth: Mapping[str, Any],
     results: Sequence[dict[str, Any]],
     image_ids: Iterable[int] | None = None,
+    max_detections: int = BEST,
 ) -> Explanation:
-    """Of the detections in `image_ids` (None: all), matched once.
+    """Of the detections in `image_ids` (None: all), matched once: the 100 best of an image and
+    class, or the `max_detections` best where more were asked for, since all of them are shown.
 
     Every wrong detection has one kind of error, by its best IoU with objects of its own class and
     of others:
@@ -87,7 +90,8 @@ def explain(
         chosen &= {int(image_id) for image_id in image_ids}
     objects = [row for row in ground_truth["annotations"] if row["image_id"] in chosen]
     results = [row for row in results if row["image_id"] in chosen]
-    matches = match_all(ground_truth, results, chosen, thresholds=[FOREGROUND])
+    most = max(BEST, max_detections)
+    matches = match_all(ground_truth, results, chosen, thresholds=[FOREGROUND], most=most)
     names = {category["id"]: category["name"] for category in ground_truth["categories"]}
     detections, unmatched = classify(objects, results, matches), list_unmatched(objects, matches)
     targets = {detection.target for detection in detections}
