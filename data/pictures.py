@@ -1,20 +1,23 @@
 """Pictures to be looked at, of files, videos or a split, read in batches of one input shape."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from data import DataError
 from data.datamodule import DataModule
-from data.transforms import InputSize, load_annotated, load_image
+from data.files import IMAGES
+from data.transforms import InputSize, Shape, is_jpeg, load_annotated, load_image, place, reduction
 from data.video import SUFFIXES as VIDEOS
 from data.video import Video, camera_number, is_video
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+WRITTEN = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")  # others become .png
 
 
 class Truth(NamedTuple):
@@ -26,11 +29,13 @@ class Truth(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A file, the name to write it under, and what a split knows of it: `size` is its annotated
-    height and width. Of a frame of a video, also its number and the frames per second."""
+    """A file, its name for the user, the one to write it under (`choose_names`), and what a split
+    knows of it: `size` is its annotated height and width. Of a frame of a video, also its number
+    and the frames per second."""
 
     path: Path
     name: str
+    output: str = ""
     image_id: int | None = None
     truth: Truth | None = None
     size: tuple[int, int] | None = None
@@ -38,78 +43,122 @@ class Picture(NamedTuple):
     rate: float = 0.0
 
 
-def find_pictures(places: Sequence[str], leave_out: Path, videos: bool = True) -> list[Picture]:
-    """Images and videos, and those of folders and of the folders in them, by their names; each
-    once. Without `videos`, images alone. A name is the path below the folder that was given. What
-    lies in `leave_out`, a folder within one of these, is left out. Raises DataError where there
+class View(NamedTuple):
+    """A picture that was read: `image`, uint8 RGB (H, W, 3), and what the net gets of it, which is
+    smaller where evaluation decodes it smaller (`data.reduce`)."""
+
+    picture: Picture
+    image: np.ndarray
+    small: np.ndarray
+
+
+def find_pictures(
+    places: Sequence[str], is_ours: Callable[[Path, Path], bool], videos: bool = True
+) -> list[Picture]:
+    """Images and videos, and those of folders and of the folders in them, without hidden ones, by
+    their names; each once. Without `videos`, images alone. A name is the path below the folder that
+    was given, or where two are equal the whole path. `is_ours(file, folder)`: whether a file of a
+    folder was written by a command, not by the user; it is left out. Raises DataError where there
     are none."""
     found: dict[Path, Picture] = {}
-    ours, kinds = leave_out.resolve(), (*SUFFIXES, *VIDEOS) if videos else SUFFIXES
-    for place in map(Path, places):
-        files = [place]
-        if videos and (number := camera_number(place)) is not None:
-            found[place] = Picture(place, f"camera_{number}.mp4")
+    kinds = (*IMAGES, *VIDEOS) if videos else IMAGES
+    for given in map(Path, places):
+        files = [given]
+        if videos and (number := camera_number(given)) is not None:
+            found[given] = Picture(given, f"camera_{number}.mp4")
             continue
-        if not place.exists():
+        if not given.exists():
             more = ", videos, folders or camera:0" if videos else " or folders of images"
-            raise DataError(f"{place} does not exist: give images{more}")
-        if place.is_dir():
-            files = sorted(file for file in place.rglob("*") if file.suffix.lower() in kinds)
-            if place.resolve() in ours.parents:
-                files = [file for file in files if ours not in file.resolve().parents]
+            raise DataError(f"{given} does not exist: give images{more}")
+        if given.is_dir():
+            files = [file for file in sorted(given.rglob("*")) if file.suffix.lower() in kinds]
+            files = [file for file in files if file.is_file() and not _is_hidden(file, given)]
+            files = [file for file in files if not is_ours(file, given)]
             if not files:
-                raise DataError(f"{place} holds no images ({', '.join(kinds)})")
+                raise DataError(f"{given} holds no images ({', '.join(kinds)})")
         for file in files:
-            name = file.relative_to(place).as_posix() if place.is_dir() else file.name
+            name = file.relative_to(given).as_posix() if given.is_dir() else file.name
             found.setdefault(file.resolve(), Picture(file, name))
-    return list(found.values())
+    count = Counter(picture.name for picture in found.values())
+    return [x._replace(name=x.path.as_posix()) if count[x.name] > 1 else x for x in found.values()]
+
+
+def _is_hidden(file: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in file.relative_to(folder).parts)
 
 
 def choose_names(pictures: Sequence[Picture], taken: set[str]) -> list[Picture]:
-    """The same, with names that all differ and are not `taken`, of kinds that can be written."""
+    """The same, each with an `output`: they all differ, are not `taken`, and are of kinds that can
+    be written."""
     taken, named = set(taken), []
     for picture in pictures:
-        path = PurePosixPath(picture.name)
-        suffix = path.suffix if path.suffix.lower() in SUFFIXES else ".png"
+        path = PurePosixPath(picture.output or picture.name)
+        suffix = path.suffix if path.suffix.lower() in WRITTEN else ".png"
         suffix = ".mp4" if is_video(picture.path) else suffix
         name, number = str(path.with_suffix(suffix)), 2
         while name in taken:
             name, number = str(path.with_name(f"{path.stem}_{number}{suffix}")), number + 1
         taken.add(name)
-        named.append(picture._replace(name=name))
+        named.append(picture._replace(output=name))
     return named
 
 
+def read_view(picture: Picture, size: InputSize | None, reduce: bool) -> View:
+    """The image as it is, and as evaluation decodes it with `data.reduce` for this input size."""
+
+    def load(factor: int) -> np.ndarray:
+        if picture.size is None:
+            return load_image(picture.path, factor)
+        return load_annotated(picture.path, picture.size, factor)
+
+    image = load(1)
+    shape = image.shape[:2]
+    factor = reduction(shape, size.shape_for(*shape)) if size and reduce else 1
+    return View(picture, image, load(factor) if factor > 1 and is_jpeg(picture.path) else image)
+
+
+def feed(
+    smalls: Sequence[np.ndarray], shapes: Sequence[Shape], size: InputSize, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """The batch of images of one input shape; `shapes`: of the originals."""
+    asked = [size.shape_for(*shape[:2]) for shape in shapes]
+    placed = [place(small, shape) for small, shape in zip(smalls, asked, strict=True)]
+    batch = {
+        "images": torch.stack([pixels for pixels, _ in placed]),
+        "sizes": torch.tensor([content for _, content in placed]),
+        "original_sizes": torch.tensor([shape[:2] for shape in shapes]),
+    }
+    return {name: tensor.to(device) for name, tensor in batch.items()}
+
+
 def read_batches(
-    pictures: Sequence[Picture], size: InputSize | None, count: int
-) -> Iterator[list[tuple[Picture, np.ndarray]]]:
-    """Up to `count` images, RGB (H, W, 3), of one input shape; of any shape with a `size` of None.
-    The frames of a video come in order and by themselves. What cannot be read is named and left
-    out."""
-    waiting: dict[tuple[int, int], list[tuple[Picture, np.ndarray]]] = {}
+    pictures: Sequence[Picture], size: InputSize | None, count: int, reduce: bool
+) -> Iterator[list[View]]:
+    """Up to `count` images of one input shape; of any shape with a `size` of None. The frames of a
+    video come in order and by themselves. What cannot be read is named and left out."""
+    waiting: dict[tuple[int, int], list[View]] = {}
     for picture in tqdm(pictures, unit="image", disable=None):
         try:
             if is_video(picture.path):
                 yield from _read_frames(picture, count)
                 continue
-            path, annotated = picture.path, picture.size
-            image = load_annotated(path, annotated) if annotated else load_image(path)
+            view = read_view(picture, size, reduce)
         except DataError as error:
             tqdm.write(f"skipped: {error}", file=sys.stderr)
             continue
-        shape = size.shape_for(*image.shape[:2]) if size else (0, 0)
-        waiting.setdefault(shape, []).append((picture, image))
+        shape = size.shape_for(*view.image.shape[:2]) if size else (0, 0)
+        waiting.setdefault(shape, []).append(view)
         if len(waiting[shape]) == count:
             yield waiting.pop(shape)
     yield from waiting.values()
 
 
-def _read_frames(picture: Picture, count: int) -> Iterator[list[tuple[Picture, np.ndarray]]]:
+def _read_frames(picture: Picture, count: int) -> Iterator[list[View]]:
     video = Video(picture.path)
-    waiting: list[tuple[Picture, np.ndarray]] = []
+    waiting: list[View] = []
     total, read = video.count or None, 0
     for frame in tqdm(video, picture.name, total, unit="frame", leave=False, disable=None):
-        waiting.append((picture._replace(frame=read, rate=video.rate), frame))
+        waiting.append(View(picture._replace(frame=read, rate=video.rate), frame, frame))
         read += 1
         if len(waiting) == (1 if video.is_camera else count):  # what happens now is shown now
             yield waiting
@@ -138,5 +187,5 @@ def of_split(options: dict, seed: int, split: str, count: int) -> tuple[list[Pic
         rows, image_id = images.rows(index), int(images.image_ids[index])
         truth = Truth(images.boxes[rows], images.labels[rows], images.ignore[rows])
         file, (height, width) = Path(images.paths[index]), images.sizes[index].tolist()
-        pictures.append(Picture(file, names[image_id], image_id, truth, (height, width)))
+        pictures.append(Picture(file, names[image_id], "", image_id, truth, (height, width)))
     return pictures, data.category_ids

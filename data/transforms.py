@@ -70,6 +70,12 @@ def load_annotated(path: str | Path, size: Shape, factor: int = 1) -> np.ndarray
     )
 
 
+def is_jpeg(path: str | Path) -> bool:
+    """By its first bytes: of other files no smaller version is decoded."""
+    with open(path, "rb") as file:
+        return file.read(len(JPEG)) == JPEG
+
+
 class InputSize:
     """How large images enter the net.
 

@@ -112,6 +112,20 @@ def check(detector: "Detector", exported: "Exported", batches: "list[Batch]", im
     return not result.different
 
 
+def find_best_score(config: dict[str, Any], options: dict[str, Any]) -> tuple[float, str] | None:
+    """That of the run's evaluation and its split, None where there is none of these weights and
+    settings."""
+    from detector.evaluation.provenance import read_best_score
+    from detector.run.folder import checkpoint_file
+
+    folder = existing_run(options["run"])
+    path = folder / "eval" / "metrics.json"
+    try:
+        return read_best_score(path, checkpoint_file(folder, options["checkpoint"]), config, "")
+    except UserError:
+        return None
+
+
 def export(config: dict[str, Any], options: dict[str, Any]) -> bool:
     """Whether the file that is written gives what the net gives."""
     suppress = puts_suppression_in(config, options)
@@ -125,7 +139,7 @@ def export(config: dict[str, Any], options: dict[str, Any]) -> bool:
     _, detector = open_run(options["run"], options["checkpoint"], config)
     batches, images = load_batches(config, options["images"])
     example = batches[0]["images"], batches[0]["sizes"]
-    metadata = describe(config, suppress)
+    metadata = describe(config, suppress, find_best_score(config, options))
     if options["format"] == "onnx":
         content = to_onnx(detector, metadata, *example, suppress=suppress)
     else:

@@ -12,14 +12,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from detector.config.command_line import parse
 from detector.config.errors import UserError, one_line_errors
-from detector.config.files import safe_name
+from detector.config.files import safe_name, was_written
 from detector.config.types import Count, Fraction, Option, Threshold
 from detector.run.folder import existing_run, is_exported
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from data.pictures import Picture
+    from data.pictures import Picture, View
     from data.transforms import InputSize
     from detector.evaluation.drawing import Marks
     from detector.evaluation.formats import Seen
@@ -52,22 +52,18 @@ FIXED = ("data.classes", "data.size", "data.short")  # in an exported file
 
 
 def detect(
-    detector: "Detector | Exported", images: "list[np.ndarray]", size: "InputSize", score: float
+    detector: "Detector | Exported", views: "Sequence[View]", size: "InputSize", score: float
 ) -> "list[Marks]":
     """What is detected in images of one input shape with at least `score`, in pixels of each."""
     import torch
 
-    from data.transforms import place
+    from data.pictures import feed
     from detector.evaluation.drawing import Marks
 
-    placed = [place(image, size.shape_for(*image.shape[:2])) for image in images]
-    batch = {
-        "images": torch.stack([pixels for pixels, _ in placed]),
-        "sizes": torch.tensor([content for _, content in placed]),
-        "original_sizes": torch.tensor([image.shape[:2] for image in images]),
-    }
+    shapes = [view.image.shape for view in views]
+    batch = feed([view.small for view in views], shapes, size, detector.device)
     with torch.inference_mode():
-        detections = detector({name: tensor.to(detector.device) for name, tensor in batch.items()})
+        detections = detector(batch)
     marks = []
     arrays = (part.cpu().numpy() for part in detections[:3])
     for boxes, scores, labels in zip(*arrays, strict=True):
@@ -78,7 +74,7 @@ def detect(
 
 def detect_in_tiles(
     detector: "Detector | Exported",
-    image: "np.ndarray",
+    view: "View",
     config: dict[str, Any],
     options: dict[str, Any],
     score: float,
@@ -90,16 +86,23 @@ def detect_in_tiles(
     from detector.run.tiles import cut, detect_tiles
 
     data, size = config["data"], InputSize(config["data"]["size"])
-    tiles = cut(image.shape[:2], data["size"], options["overlap"])
+    tiles = cut(view.image.shape[:2], data["size"], options["overlap"])
+
+    def look(crops: "list[np.ndarray]") -> "list[Marks]":
+        views = [view._replace(image=crop, small=crop) for crop in crops]
+        return detect(detector, views, size, score)
+
     boxes, scores, labels = detect_tiles(
-        *(image, tiles, data["batch_size"], options["overlap"]),
+        *(view.image, tiles, data["batch_size"], options["overlap"]),
         make_suppression(config["postprocess"]),
-        lambda crops: detect(detector, crops, size, score),
+        look,
     )
     return Marks(boxes, labels, scores)
 
 
-def choose_score(config: dict[str, Any], options: dict[str, Any]) -> float:
+def choose_score(
+    config: dict[str, Any], options: dict[str, Any], exported: "Exported | None"
+) -> float:
     """The number that --score is or stands for."""
     from detector.evaluation.provenance import read_best_score
     from detector.run.folder import checkpoint_file
@@ -107,6 +110,10 @@ def choose_score(config: dict[str, Any], options: dict[str, Any]) -> float:
     run, checkpoint, score = (options[name] for name in ("run", "checkpoint", "score"))
     if score != "best":
         return float(score)
+    if exported:
+        score, split = exported.best_score()
+        say(f"score {score:.3f}: the best on {split}, by {run}", options)
+        return score
     folder = existing_run(run)
     path, weights = folder / "eval" / "metrics.json", checkpoint_file(folder, checkpoint)
     command = f"python eval.py {run} --checkpoint {checkpoint}"
@@ -118,17 +125,17 @@ def choose_score(config: dict[str, Any], options: dict[str, Any]) -> float:
 def find_sources(
     config: dict[str, Any], options: dict[str, Any]
 ) -> "tuple[list[Picture], list[int] | None]":
-    """What is looked at, each under a name of its own, and the category ids of a split."""
+    """What is looked at, each with an output of its own, and the category ids of a split."""
     from data.pictures import choose_names, find_pictures, of_split
     from detector.evaluation.sinks import SHEET
 
-    out, ids = Path(options["out"]), None
+    ids = None
     if options["split"] is None:
-        sources = find_pictures(options["images"], leave_out=out)
+        sources = find_pictures(options["images"], was_written)
     else:
         split, count = options["split"], options["count"]
         sources, ids = of_split(config["data"], config["seed"], split, count)
-    sources = [source._replace(name=safe_name(source.name)) for source in sources]
+    sources = [source._replace(output=safe_name(source.name)) for source in sources]
     return choose_names(sources, {SHEET}), ids
 
 
@@ -138,7 +145,7 @@ def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
     from data.pictures import read_batches
     from data.transforms import InputSize
     from detector.evaluation.sinks import Folder, Lines
-    from detector.run.assemble import open_run
+    from detector.run.assemble import as_evaluated, open_run
     from detector.run.exported import Exported
 
     exported = Exported(options["run"]) if is_exported(options["run"]) else None
@@ -146,24 +153,29 @@ def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
     out, data = options["out"], config["data"]
     sources, ids = find_sources(config, options)
     classes = data["classes"]
-    names = [source.name for source in sources]
     table = (options["format"], options["crops"])
-    sink = Lines(classes, ids) if out == "-" else Folder(Path(out), names, classes, ids, *table)
-    score = choose_score(config, options)
+    expected = [seen_in(source, (1, 1)) for source in sources]
+    sink = Lines(classes, ids) if out == "-" else Folder(Path(out), expected, classes, ids, *table)
+    score = choose_score(config, options, exported)
+    if score < (lowest := config["postprocess"]["score_threshold"]):
+        how = "export it with" if exported else "add"
+        more = f"{how} --postprocess.score_threshold {score:g} for more"
+        say(f"scores below {lowest:g} (postprocess.score_threshold) are left out: {more}", options)
     detector = exported or open_run(options["run"], options["checkpoint"], config)[1].to(
         "cuda" if torch.cuda.is_available() else "cpu"
     )
     size = InputSize(data["size"], data["short"], data["long"])
     whole = None if options["tile"] else size
+    batches = read_batches(sources, whole, data["batch_size"] if whole else 1, data["reduce"])
     try:
-        for batch in read_batches(sources, whole, data["batch_size"] if whole else 1):
-            images = [image for _, image in batch]
-            if whole:
-                detections = detect(detector, images, size, score)
-            else:
-                detections = [detect_in_tiles(detector, images[0], config, options, score)]
-            for (source, image), marks in zip(batch, detections, strict=True):
-                sink.add(seen_in(source, image, marks), image)
+        for batch in batches:
+            with as_evaluated(config, detector.device):
+                if whole:
+                    detections = detect(detector, batch, size, score)
+                else:
+                    detections = [detect_in_tiles(detector, batch[0], config, options, score)]
+            for view, marks in zip(batch, detections, strict=True):
+                sink.add(seen_in(view.picture, view.image.shape[:2], marks), view.image)
     finally:  # what is detected so far is not lost to Ctrl-C
         sink.close()
     if not sink.images:
@@ -172,15 +184,22 @@ def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
     say(f"{out}: {sink.images} pictures with {sink.objects} objects{none}", options)
 
 
-def seen_in(source: "Picture", image: "np.ndarray", marks: "Marks") -> "Seen":
+def seen_in(source: "Picture", size: tuple[int, int], marks: "Marks | None" = None) -> "Seen":
+    """What was detected in a picture; without `marks` nothing, in the first frame of a video."""
+    import numpy as np
+
+    from data.video import is_video
     from detector.evaluation.drawing import Marks
     from detector.evaluation.formats import Seen
 
-    truth = source.truth and Marks(
-        source.truth.boxes, source.truth.labels, None, source.truth.ignore
+    frame, truth = source.frame, source.truth
+    if marks is None:
+        marks = Marks(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
+        frame = 0 if is_video(source.path) else None
+    drawn = truth and Marks(truth.boxes, truth.labels, None, truth.ignore)
+    return Seen(
+        *(source.name, size, marks, frame, source.rate, source.image_id, drawn), source.output
     )
-    where = (source.name, image.shape[:2], marks, source.frame, source.rate)
-    return Seen(*where, source.image_id, truth)
 
 
 def say(line: str, options: dict[str, Any]) -> None:
@@ -193,7 +212,7 @@ def configuration_file(flags: dict[str, Any]) -> Path | None:
     if not is_exported(flags["run"]):
         return existing_run(flags["run"]) / "config.yaml"
     for key in flags:
-        if key in FIXED or key.startswith("postprocess."):
+        if key in FIXED or key.startswith("postprocess.") or key == "checkpoint":
             raise UserError(f"{key} is fixed in {flags['run']}: export the run with another one")
     return None
 

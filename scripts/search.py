@@ -1,5 +1,6 @@
 """Find an object again:  python scripts/search.py RUN --query IMAGE --gallery DIR --out DIR"""
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from detector.config.command_line import parse
 from detector.config.errors import UserError, one_line_errors
-from detector.config.files import RECORD, Outputs, write, write_json
+from detector.config.files import RECORD, Outputs, was_written, write, write_json
 from detector.config.types import Count, Fraction, Option
 from detector.run.folder import existing_run
 
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from data.pictures import Picture
+    from data.pictures import Picture, View
     from data.transforms import InputSize
     from detector.module import Detector
+    from detector.retinanet import Predictions
 
 USAGE = """python scripts/search.py RUN --query IMAGE --gallery DIR --out DIR [--box 10 20 30 60]
 
@@ -43,7 +45,8 @@ SIDE = 320  # pixels of every image in the picture
 
 
 class Found(NamedTuple):
-    """An object: box (4,) xyxy in pixels of its image, label, score, vector (E,) of length 1."""
+    """An object: box (4,) xyxy in pixels of its image, label and score (-1 and nan of a given box),
+    vector (E,) of length 1."""
 
     source: "Picture"
     box: "np.ndarray"
@@ -52,79 +55,69 @@ class Found(NamedTuple):
     vector: "np.ndarray"
 
 
-def feed(images: "Sequence[np.ndarray]", size: "InputSize", device: Any) -> "list[torch.Tensor]":
-    """Images of one input shape as the net takes them, the sizes of their contents, and those of
+def feed_net(
+    detector: "Detector", views: "Sequence[View]", size: "InputSize"
+) -> "tuple[Predictions, torch.Tensor, torch.Tensor]":
+    """What the net makes of images of one input shape, the sizes of their contents, and those of
     the originals."""
-    import torch
+    from data.pictures import feed
 
-    from data.transforms import place
-
-    placed = [place(image, size.shape_for(*image.shape[:2])) for image in images]
-    tensors = (
-        torch.stack([pixels for pixels, _ in placed]),
-        torch.tensor([content for _, content in placed]),
-        torch.tensor([image.shape[:2] for image in images]),
-    )
-    return [tensor.to(device) for tensor in tensors]
+    shapes = [view.image.shape for view in views]
+    batch = feed([view.small for view in views], shapes, size, detector.device)
+    sizes = batch["sizes"], batch["original_sizes"]
+    return detector.net(batch["images"], sizes[0]), *sizes
 
 
-def read_box(
-    detector: "Detector",
-    source: "Picture",
-    image: "np.ndarray",
-    size: "InputSize",
-    box: list[float],
-) -> Found:
+def read_box(detector: "Detector", view: "View", size: "InputSize", box: list[float]) -> Found:
     """The object in a box (x, y, width, height) of an image."""
     import torch
 
     from detector.embedding import read_vectors
     from losses.embedding import normalize
 
-    pixels, sizes, original_sizes = feed([image], size, detector.device)
     x, y, width, height = box
+    high, wide = view.image.shape[:2]
+    if x >= wide or y >= high or x + width <= 0 or y + height <= 0:
+        raise UserError(f"--box lies outside of {view.picture.path}, which is {wide}x{high} pixels")
     corners = torch.tensor([[[x, y, x + width, y + height]]], device=detector.device)
-    scale = (sizes / original_sizes).flip(-1).repeat(1, 2)[:, None]
     with torch.inference_mode():
-        vectors = read_vectors(detector.net(pixels, sizes), corners * scale)
+        predictions, sizes, original_sizes = feed_net(detector, [view], size)
+        scale = (sizes / original_sizes).flip(-1).repeat(1, 2)[:, None]
+        vectors = read_vectors(predictions, corners * scale)
     assert vectors is not None
-    return Found(
-        source, corners[0, 0].cpu().numpy(), -1, 1.0, normalize(vectors[0, 0]).cpu().numpy()
-    )
+    vector = normalize(vectors[0, 0].float()).cpu().numpy()
+    return Found(view.picture, corners[0, 0].cpu().numpy(), -1, math.nan, vector)
 
 
 def detect(
-    detector: "Detector",
-    batch: "Sequence[tuple[Picture, np.ndarray]]",
-    size: "InputSize",
-    score: float,
+    detector: "Detector", views: "Sequence[View]", size: "InputSize", score: float
 ) -> list[Found]:
     """All objects that are detected in images of one input shape with at least `score`."""
     import torch
 
     from losses.embedding import normalize
 
-    pixels, sizes, original_sizes = feed([image for _, image in batch], size, detector.device)
     with torch.inference_mode():
-        detections = detector.postprocess(detector.net(pixels, sizes), sizes, original_sizes)
+        detections = detector.postprocess(*feed_net(detector, views, size))
     assert detections.vectors is not None
     columns = (*detections[:3], normalize(detections.vectors.float()))
     found = []
-    for (source, _), *arrays in zip(batch, *(part.cpu().numpy() for part in columns), strict=True):
+    for view, *arrays in zip(views, *(part.cpu().numpy() for part in columns), strict=True):
         for box, value, label, vector in zip(*arrays, strict=True):
             if label >= 0 and value >= score:
-                found.append(Found(source, box, int(label), float(value), vector))
+                found.append(Found(view.picture, box, int(label), float(value), vector))
     return found
 
 
 def draw_found(found: Found, name: str, value: float) -> "np.ndarray":
-    """The image of an object, with its box, a name and a value."""
+    """The image of an object, with its box, a name and a value (nan: without one)."""
     import numpy as np
 
     from data.transforms import load_image
     from detector.evaluation.drawing import Marks, draw
 
-    marks = Marks(found.box[None], np.zeros(1, int), np.array([value]))
+    known = None if math.isnan(value) else np.array([value])
+    marks = Marks(found.box[None], np.zeros(1, int), known)
     return draw(load_image(found.source.path), marks, [name], side=SIDE)
 
 
@@ -153,40 +146,48 @@ def search(config: dict[str, Any], options: dict[str, Any]) -> None:
     check(config, options)
     import torch
 
-    from data.pictures import find_pictures, read_batches
-    from data.transforms import InputSize, load_image
+    from data.pictures import find_pictures, read_batches, read_view
+    from data.transforms import InputSize
     from detector.evaluation.drawing import contact_sheet, encode
-    from detector.run.assemble import open_run
+    from detector.run.assemble import as_evaluated, open_run
 
     out, data = Path(options["out"]), config["data"]
-    (query_source,) = find_pictures([options["query"]], leave_out=out, videos=False)
-    gallery = find_pictures([options["gallery"]], leave_out=out, videos=False)
+    (query_source,) = find_pictures([options["query"]], was_written, videos=False)
+    gallery = find_pictures([options["gallery"]], was_written, videos=False)
     gallery = [x for x in gallery if x.path.resolve() != query_source.path.resolve()]
     Outputs(out / RECORD).claim(out / JSON, out / PICTURE)
     _, detector = open_run(options["run"], options["checkpoint"], config)
     detector.to("cuda" if torch.cuda.is_available() else "cpu")
     size = InputSize(data["size"], data["short"], data["long"])
-    image = load_image(query_source.path)
-    if options["box"]:
-        query = read_box(detector, query_source, image, size, options["box"])
-    elif objects := detect(detector, [(query_source, image)], size, options["score"]):
-        query = max(objects, key=lambda found: found.score)
-    else:
-        raise UserError(
-            f"nothing is detected in {query_source.path} with a score of {options['score']}: give "
-            "a lower --score, or by --box where the object is"
-        )
+    view = read_view(query_source, size, data["reduce"])
     ranked: list[tuple[float, Found]] = []
-    for batch in read_batches(gallery, size, data["batch_size"]):
-        found = detect(detector, batch, size, options["score"])
-        ranked += [(float(other.vector @ query.vector), other) for other in found]
+    images = 0
+    with as_evaluated(config, detector.device):
+        if options["box"]:
+            query = read_box(detector, view, size, options["box"])
+        elif objects := detect(detector, [view], size, options["score"]):
+            query = max(objects, key=lambda found: found.score)
+        else:
+            raise UserError(
+                f"nothing is detected in {query_source.path} with a score of {options['score']}: "
+                "give a lower --score, or by --box where the object is"
+            )
+        for batch in read_batches(gallery, size, data["batch_size"], data["reduce"]):
+            found = detect(detector, batch, size, options["score"])
+            ranked += [(float(other.vector @ query.vector), other) for other in found]
+            images += len(batch)
+    if not ranked:
+        raise UserError(
+            f"nothing is detected in {images} images of {options['gallery']} beside the query with "
+            f"a score of {options['score']}: give a lower --score, or another --gallery"
+        )
     ranked = sorted(ranked, key=lambda pair: -pair[0])[: options["count"]]
     rows = [row_of(other, data["classes"]) | {"cosine": cosine} for cosine, other in ranked]
     write_json(out / JSON, {"query": row_of(query, data["classes"]), "nearest": rows})
     pictures = [draw_found(query, "query", query.score)]
     pictures += [draw_found(other, "cosine", cosine) for cosine, other in ranked]
     write(out / PICTURE, encode(contact_sheet(pictures, columns=3), ".png"))
-    print(f"{out / PICTURE} and {JSON}: the nearest {len(rows)} objects in {len(gallery)} images")
+    print(f"{out / PICTURE} and {JSON}: the nearest {len(rows)} objects in {images} images")
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -149,7 +149,8 @@ def test_of_a_crowd_all_detections_count_that_were_asked_for() -> None:
     assert counted.points.best.recall == 1
     assert counted.points.confusion is not None
     assert counted.points.confusion.counts == [[150, 0], [0, 0]]
-    assert counted.errors.counts["missed"] == 0 and not counted.mistakes
+    assert counted.errors.counts["missed"] == 0
+    assert not counted.mistakes
     assert sum(counted.calibration.counts) == 150
     fewer = explain(truth, rows, max_detections=50)  # eval.py never gives so few
     assert fewer.points.best.recall == pytest.approx(100 / 150)

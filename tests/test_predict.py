@@ -12,8 +12,9 @@ import pytest
 
 import eval as evaluation
 from data.datamodule import DataModule
+from data.pictures import View
 from detector.config.files import RECORD
-from detector.config.resolve import load
+from detector.config.resolve import load, save
 from detector.evaluation.drawing import Marks
 from detector.evaluation.formats import Seen
 from detector.evaluation.sinks import Folder
@@ -204,9 +205,9 @@ def test_a_large_image_is_seen_in_tiles(
     seen: list[tuple[int, ...]] = []
     original = predict.detect
 
-    def watch(detector: object, images: list[np.ndarray], *rest: object) -> object:
-        seen.extend(image.shape for image in images)
-        return original(detector, images, *rest)
+    def watch(detector: object, views: list[View], *rest: object) -> object:
+        seen.extend(view.small.shape for view in views)
+        return original(detector, views, *rest)
 
     monkeypatch.setattr(predict, "detect", watch)
     words = [str(run), str(tmp_path / "large.png"), "--out", str(tmp_path / "out"), *EVERYTHING]
@@ -253,7 +254,7 @@ def test_a_video_gives_a_video_and_the_number_of_every_frame(
     assert brightness == sorted(brightness)
     assert len(brightness) == 7
     rows = json.loads((out / "detections.json").read_text())
-    frames = [row["frame"] for row in rows if row["file_name"] == "deep/clip.mp4"]
+    frames = [row["frame"] for row in rows if row["file_name"] == "deep/clip.avi"]
     assert frames == sorted(frames)
     assert set(frames) == set(range(7))
     assert all("frame" not in row for row in rows if row["file_name"] == "image.png")
@@ -302,6 +303,87 @@ def test_what_was_seen_before_ctrl_c_is_kept(
     assert {row["frame"] for row in rows} == {0, 1, 2, 3}
 
 
+def test_rows_name_the_file_that_was_given(
+    predict: ModuleType, run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the picture that is written, which may need another name."""
+    monkeypatch.chdir(tmp_path)
+    noise = np.random.default_rng(0).integers(0, 255, (60, 90, 3), np.uint8)
+    encoded = cv2.imencode(".jpg", noise)[1].tobytes()
+    for name in ("a/x.jpg", "b/x.jpg", "b/y.jpe", "b/sheet.png", "b/._y.jpg"):
+        Path(name).parent.mkdir(exist_ok=True)
+        Path(name).write_bytes(encoded)
+    Path("b/folder.jpg").mkdir()
+    predict.main([str(run.resolve()), "a", "b", "--out", "out", *EVERYTHING])
+    names = {"a/x.jpg", "b/x.jpg", "y.jpe", "sheet.png"}
+    rows = json.loads(Path("out/detections.json").read_text())
+    assert {row["file_name"] for row in rows} == names
+    written = {path.relative_to("out").as_posix() for path in Path("out").rglob("*.*g")}
+    assert written == {"a/x.jpg", "b/x.jpg", "y.png", "sheet_2.png"}
+    assert "skipped" not in capsys.readouterr().err
+    predict.main([str(run.resolve()), "a", "b", "--out", "-", *EVERYTHING])
+    lines = capsys.readouterr().out.splitlines()
+    assert {json.loads(line)["file_name"] for line in lines} == names
+
+
+def test_what_an_earlier_command_wrote_is_not_looked_at(
+    predict: ModuleType, run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    cv2.imwrite(str(tmp_path / "one.png"), np.zeros((40, 40, 3), np.uint8))
+    for name, kind in (("first", "json"), ("second", "csv")):
+        predict.main([str(run), str(tmp_path), "--out", str(tmp_path / name), "--format", kind])
+        assert "1 pictures with" in capsys.readouterr().out
+
+
+def test_a_split_is_seen_as_evaluation_sees_it(
+    predict: ModuleType, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large JPEGs, which data.reduce decodes smaller, and the run's precision."""
+    root = tmp_path / "data"
+    for part in ("images", "annotations"):
+        (root / part).mkdir(parents=True)
+    config = load(run / "config.yaml")
+    images = []
+    for k in range(2):
+        noise = np.random.default_rng(k).integers(0, 255, (30, 41, 3), np.uint8)
+        large = cv2.resize(noise, (410, 300), interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(root / "images" / f"{k}.jpg"), large)
+        images.append({"id": k + 1, "file_name": f"{k}.jpg", "width": 410, "height": 300})
+    categories = [{"id": k + 1, "name": n} for k, n in enumerate(config["data"]["classes"])]
+    row = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 50, 50]}
+    truth = {"images": images, "annotations": [row], "categories": categories}
+    (root / "annotations" / "instances_val.json").write_text(json.dumps(truth))
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    config["trainer"]["precision"] = "bf16-mixed"
+    save(config, copy / "config.yaml")
+    data = ["--data.root", str(root), "--data.format", "coco", "--data.images", "images"]
+    flags = [*data, "--postprocess.score_threshold", "0", "--postprocess.max_detections", "20"]
+    evaluation.main([str(copy), *flags])
+    expected = json.loads((copy / "eval" / "detections.json").read_text())
+    predict.main(
+        [str(copy), "--split", "val", "--out", str(tmp_path / "out"), "--score", "0", *flags]
+    )
+    rows = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert len(rows) == len(expected) == 40
+    for ours, theirs in zip(rows, expected, strict=True):
+        assert ours["image_id"] == theirs["image_id"]
+        assert ours["score"] == pytest.approx(theirs["score"], abs=1e-6)
+        assert ours["bbox"] == pytest.approx(theirs["bbox"], abs=1e-3)
+
+
+def test_scores_below_the_runs_threshold_are_named(
+    predict: ModuleType, run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    cv2.imwrite(str(tmp_path / "one.png"), np.zeros((40, 40, 3), np.uint8))
+    words = [str(run), str(tmp_path / "one.png"), "--out", str(tmp_path / "out")]
+    predict.main([*words, "--score", "0.001"])
+    printed = capsys.readouterr().out
+    assert "scores below 0.05 (postprocess.score_threshold) are left out: add --post" in printed
+    predict.main([*words, "--score", "0.05"])
+    assert "are left out" not in capsys.readouterr().out
+
+
 def test_labels_of_two_images_are_not_mixed(
     predict: ModuleType, run: Path, tmp_path: Path, capsys: Capture
 ) -> None:
@@ -312,6 +394,15 @@ def test_labels_of_two_images_are_not_mixed(
         predict.main(words)
     assert "labels/a.txt would be of two images" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+    (tmp_path / "a.png").unlink()
+    film(tmp_path / "a.mp4", 2)  # whose labels have numbers
+    predict.main(words)
+    labels = {path.name for path in (tmp_path / "out" / "labels").iterdir()}
+    assert labels == {"a.txt", "a_000000.txt", "a_000001.txt"}
+    (tmp_path / "a.jpg").rename(tmp_path / "a_000001.jpg")
+    with pytest.raises(SystemExit):
+        predict.main([*words[:-1], str(tmp_path / "again")])
+    assert "labels/a_000001.txt would be of two images" in capsys.readouterr().err
 
 
 def test_detections_as_coco_and_yolo_are_data_sets_that_are_read(
@@ -389,8 +480,9 @@ def test_crops_show_the_objects(predict: ModuleType, run: Path, tmp_path: Path) 
 def test_a_box_without_an_area_has_a_crop(tmp_path: Path) -> None:
     boxes = np.array([[10, 60, 50, 60], [90, 5, 90, 20], [0, 0, 90, 60]], np.float32)
     marks = Marks(boxes, np.zeros(3, int), np.ones(3))
-    folder = Folder(tmp_path, ["a.png"], ["x"], None, "json", crops=True)
-    folder.add(Seen("a.png", (60, 90), marks), np.zeros((60, 90, 3), np.uint8))
+    seen = Seen("a.png", (60, 90), marks, output="a.png")
+    folder = Folder(tmp_path, [seen], ["x"], None, "json", crops=True)
+    folder.add(seen, np.zeros((60, 90, 3), np.uint8))
     sizes = [shape(tmp_path / "crops" / "x" / f"a_000{k}.jpg")[:2] for k in (1, 2, 3)]
     assert sizes == [(1, 49), (19, 1), (60, 90)]  # rows 3.5 to 21.5, columns 6 to 54
 

@@ -62,6 +62,8 @@ def test_the_nearest_objects_of_other_images(headed: Path, pictures: Path, tmp_p
         (["--box", "1", "2", "3"], "--box needs x, y, width and height"),
         (["--box", "1", "2", "3", "0"], "the last two above 0"),
         (["--score", "1"], "nothing is detected"),
+        (["--box", "96", "0", "9", "9"], ".jpg, which is 96x96 pixels"),
+        (["--box", "9", "9", "9", "9", "--score", "1"], "in 4 images of "),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -96,4 +98,4 @@ def test_without_a_best_checkpoint_the_last_is_taken_and_named(
     query = str(sorted(pictures.glob("*.jpg"))[0])
     words = [str(run), "--query", query, "--gallery", str(pictures), *EVERYTHING]
     search.main([*words, "--out", str(tmp_path / "out")])
-    assert "has no best checkpoint yet" in capsys.readouterr().out
+    assert "has no best checkpoint yet" in capsys.readouterr().err

@@ -109,14 +109,23 @@ class Outputs:
                 if os.path.lexists(parent) and not parent.is_dir():
                     raise UserError(f"{self.flag} {path}: {parent} is a file, not a folder")
             if os.path.lexists(path) and name not in self.names:
+                whose = "" if self.record is None else " and was not written by this command"
                 raise UserError(
-                    f"{path} exists and was not written by this command: choose another "
-                    f"{self.flag}, or move it away"
+                    f"{path} exists{whose}: choose another {self.flag}, or move it away"
                 )
         new = [name for path in paths if (name := os.path.abspath(path)) not in self.names]
         if new and self.record is not None:
             self.names = [*self.names, *new]
             write_json(self.record, self.names)
+
+
+def was_written(file: Path, folder: Path) -> bool:
+    """Whether a file in or below a folder is of an earlier command: the folder's record has it, or
+    it lies in a folder below that has a record."""
+    if os.path.abspath(file) in Outputs(folder / RECORD).names:
+        return True
+    between = [parent for parent in file.parents if folder in parent.parents]
+    return any((parent / RECORD).is_file() for parent in between)
 
 
 def safe_name(name: str) -> str:

@@ -95,9 +95,9 @@ def evaluate(
     most: int = BEST,
     tools: tuple[Any, Any] = (COCO, COCOeval),
 ) -> Any:
-    """A COCOeval that has run. Not `full`: objects of all sizes together, the `most` best detections
-    only; `full` and `most` above 100: of the `most` best, too. `thresholds`: IoUs instead of COCO's
-    ten. Raises ValueError as `coco_figures`."""
+    """A COCOeval that has run. Not `full`: objects of all sizes together, only the `most` best
+    detections; `full` and `most` above 100: of the `most` best, too. `thresholds`: IoUs instead of
+    COCO's ten. Raises ValueError as `coco_figures`."""
     every = [image["id"] for image in ground_truth["images"]]
     images = set(every if image_ids is None else map(int, image_ids))
     categories = {category["id"] for category in ground_truth["categories"]}

@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from detector.config.errors import UserError
+from detector.config.files import safe_name
 from detector.evaluation.drawing import Marks
 
 LABELS = "labels"  # folder of YOLO's text files
@@ -15,7 +17,8 @@ LABELS = "labels"  # folder of YOLO's text files
 
 class Seen(NamedTuple):
     """What was detected in an image (name, height and width), and of a frame of a video its number
-    and the frames per second, of a data set's image its id and its objects."""
+    and the frames per second, of a data set's image its id and its objects. `output`: the name that
+    its picture is written under."""
 
     name: str
     size: tuple[int, int]
@@ -24,6 +27,7 @@ class Seen(NamedTuple):
     rate: float = 0.0
     image_id: int | None = None
     truth: Marks | None = None
+    output: str = ""
 
 
 def rows_of(seen: Seen, classes: Sequence[str], ids: Sequence[int] | None) -> Iterator[dict]:
@@ -87,6 +91,7 @@ def _yolo(
     """labels/NAME.txt with a line per object, class number and center, width, height as shares of
     the image; no scores, which training would not read. A frame's name ends in its number."""
     files = {"classes.txt": "".join(f"{name}\n" for name in classes)}
+    videos = {label_file(seen.name) for seen in everything if seen.frame is not None}
     for seen in everything:
         height, width = seen.size
         lines = [
@@ -95,7 +100,8 @@ def _yolo(
             for label, (x, y, w, h), _ in _objects(seen)
         ]
         name = label_file(seen.name, seen.frame)
-        if name in files:
+        numbered = re.fullmatch(r"(.*)_\d{6,}\.txt", name) if seen.frame is None else None
+        if name in files or (numbered and f"{numbered[1]}.txt" in videos):
             raise UserError(
                 f"{name} would be of two images of one name: give them one after the other, or "
                 "another --format"
@@ -105,7 +111,7 @@ def _yolo(
 
 
 def label_file(name: str, frame: int | None = None) -> str:
-    path = PurePosixPath(name)
+    path = PurePosixPath(safe_name(name))
     number = "" if frame is None else f"_{frame:06d}"
     return str(LABELS / path.with_name(f"{path.stem}{number}.txt"))
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from detector.config.errors import UserError
 from detector.config.files import RECORD, Outputs, safe_name, write
-from detector.evaluation.drawing import Marks, contact_sheet, draw, encode, side_by_side
+from detector.evaluation.drawing import contact_sheet, draw, encode, side_by_side
 from detector.evaluation.formats import LABELS, Seen, render, rows_of
 from detector.evaluation.recording import Recording
 
@@ -45,7 +45,7 @@ class Folder:
 
     Args:
         out: the folder. Files of it that this did not write are never replaced: UserError.
-        names: of the pictures and videos that are expected.
+        expected: the pictures and videos that will come, with what is known of them.
         classes: their names.
         ids: the category id of every class, of a known data set.
         kind: of the table, one of FORMATS.
@@ -55,7 +55,7 @@ class Folder:
     def __init__(
         self,
         out: Path,
-        names: Sequence[str],
+        expected: Sequence[Seen],
         classes: Sequence[str],
         ids: Sequence[int] | None,
         kind: str,
@@ -71,8 +71,8 @@ class Folder:
         for folder in [*([CROPS] if crops else []), *([LABELS] if kind == "yolo" else [])]:
             if os.path.lexists(out / folder):  # what is of another score could not be told apart
                 raise UserError(f"{out / folder} exists: choose another --out, or move it away")
-        nothing = Marks(np.zeros((0, 4)), np.zeros(0, int), np.zeros(0))
-        tables = render(kind, [Seen(name, (1, 1), nothing) for name in names], classes, ids)
+        tables = render(kind, expected, classes, ids)
+        names = [seen.output for seen in expected]
         self.outputs.claim(*(out / name for name in (*names, *tables, SHEET)))
 
     @property
@@ -89,7 +89,7 @@ class Folder:
         else:
             picture = side_by_side(image, seen.truth, seen.marks, self.classes, title=seen.name)
             self.sheet += [picture] if len(self.sheet) < ON_SHEET else []
-        path = self.out / seen.name
+        path = self.out / seen.output
         if seen.frame is None:
             write(path, encode(picture, path.suffix))
         else:
@@ -103,7 +103,7 @@ class Folder:
 
     def _cut_out(self, seen: Seen, image: np.ndarray) -> None:
         height, width = seen.size
-        stem = str(PurePosixPath(seen.name).with_suffix(""))
+        stem = str(PurePosixPath(seen.output).with_suffix(""))
         for box, label in zip(seen.marks.boxes.tolist(), seen.marks.labels.tolist(), strict=True):
             left, top, right, bottom = box
             dx, dy = CONTEXT * (right - left), CONTEXT * (bottom - top)

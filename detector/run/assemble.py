@@ -107,6 +107,16 @@ def compile_parts(detector: Detector, parts: Literal["none", "losses", "all"]) -
         detector.net.compile(dynamic=False)
 
 
+def as_evaluated(config: Mapping[str, Any], device: torch.device) -> torch.autocast:
+    """A context in which a net computes as eval.py lets it: in the run's `trainer.precision`. What
+    a GPU trained in 16-mixed, a CPU computes in float32."""
+    kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    dtype = kinds.get(config["trainer"].get("precision", "32-true"))
+    if dtype is torch.float16 and device.type == "cpu":
+        dtype = None
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
 def make_embedding(config: Mapping[str, Any], num_identities: int) -> EmbeddingCriterion:
     """What trains the embedding head of a resolved configuration."""
     options, losses = config["model"]["embedding"], []
@@ -172,6 +182,6 @@ def open_run(
     weights = net_weights(read_weights(path))
     check_weights(weights, detector, path, "name another --checkpoint")
     if checkpoint == "best" != path.stem:
-        print(f"{run} has no best checkpoint yet: {path} is taken")
+        print(f"{run} has no best checkpoint yet: {path} is taken", file=sys.stderr)
     detector.net.load_state_dict(weights)
     return config, detector.eval()

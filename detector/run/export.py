@@ -92,8 +92,11 @@ class Graph(nn.Module):
         return tuple(output for output in outputs if output is not None)
 
 
-def describe(config: Mapping[str, Any], suppressed: bool) -> dict[str, str]:
-    """What the file says of itself, as text; values are JSON where they are not plain."""
+def describe(
+    config: Mapping[str, Any], suppressed: bool, best_score: tuple[float, str] | None = None
+) -> dict[str, str]:
+    """What the file says of itself, as text; values are JSON where they are not plain.
+    `best_score`: that of an evaluation and the split that it was found on."""
     data, options = config["data"], config["postprocess"]
     return {
         "classes": json.dumps(data["classes"]),
@@ -102,6 +105,7 @@ def describe(config: Mapping[str, Any], suppressed: bool) -> dict[str, str]:
         "score_threshold": json.dumps(options["score_threshold"]),
         "suppression": options["nms"] if suppressed else "none",
         "postprocess": json.dumps(options),
+        "best_score": json.dumps(best_score),
     }
 
 

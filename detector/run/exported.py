@@ -39,8 +39,10 @@ class Exported:
             self.classes: list[str] = json.loads(metadata["classes"])
             self.size: list[int] = json.loads(metadata["size"])
             self.is_suppressed = metadata["suppression"] != "none"
+            self.best = json.loads(metadata.get("best_score", "null"))
         except KeyError as error:
             raise UserError(f"{path} says no {error}: it is not of scripts/export.py") from None
+        self.path, self.options = path, options
         self.suppression = make_suppression(options)
 
     def __call__(self, batch: Batch) -> Detections:
@@ -53,9 +55,25 @@ class Exported:
         return Detections(outputs[0] * scale[:, None], *outputs[1:])
 
     def configure(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        """The configuration with the classes and the input size of the file."""
+        """The configuration with the classes, input size and postprocessing of the file, which
+        computes in float32."""
         fixed = {"classes": self.classes, "size": self.size, "short": None}
-        return {**config, "data": {**config["data"], **fixed}}
+        trainer = {**config["trainer"], "precision": "32-true"}
+        return {
+            **config,
+            "data": {**config["data"], **fixed},
+            "postprocess": self.options,
+            "trainer": trainer,
+        }
+
+    def best_score(self) -> tuple[float, str]:
+        """The score threshold that was best when the file was written, and on which split."""
+        if self.best is None:
+            raise UserError(
+                f"--score best: {self.path} has none: evaluate the run with eval.py and export it "
+                "again, or give a number"
+            )
+        return self.best
 
 
 def _open_onnx(path: Path) -> tuple[Run, Mapping[str, str]]:
