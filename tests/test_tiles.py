@@ -67,11 +67,31 @@ def test_every_object_is_found_once_and_whole() -> None:
     assert scores.tolist() == sorted(scores.tolist(), reverse=True)
 
 
-def test_an_object_larger_than_the_overlap_is_not_lost() -> None:
-    size, objects = (100, 180), [[60.0, 10, 140, 90]]
+@pytest.mark.parametrize("side", [30, 50, 60, 80])
+def test_an_object_larger_than_the_overlap_has_no_pieces_beside_it(side: int) -> None:
+    """Where a tile sees all of it; otherwise it is found at least in pieces."""
+    size = (340, 340)
+    tiles, complete = cut(size, (100, 100), 0.2), 0
+    for left in range(60, 140, 7):
+        right, bottom = left + side, left + 3 + side
+        objects = [[float(left), left + 3.0, float(right), float(bottom)]]
+        boxes, _, _ = join(tiles, [detect(objects, tile) for tile in tiles], size, 0.2, HARD)
+        assert len(boxes) >= 1
+        rows = any(tile.top <= left + 3 and bottom <= tile.bottom for tile in tiles)
+        if rows and any(tile.left <= left and right <= tile.right for tile in tiles):
+            assert boxes.tolist() == [pytest.approx(objects[0])]
+            complete += 1
+    assert complete
+
+
+def test_a_piece_stays_beside_a_larger_object_of_another_class() -> None:
+    size = (100, 180)
     tiles = cut(size, (100, 100), 0.2)
-    boxes, _, _ = join(tiles, [detect(objects, tile) for tile in tiles], size, 0.2, HARD)
-    assert len(boxes) >= 1
+    score = torch.tensor([0.9])
+    piece = torch.tensor([[70.0, 10, 100, 60]]), score, torch.tensor([0])
+    for label, count in ((0, 1), (1, 2)):
+        larger = torch.tensor([[0.0, 0, 90, 90]]), score, torch.tensor([label])
+        assert len(join(tiles, [piece, larger], size, 0.2, HARD)[0]) == count
 
 
 def test_nothing_found_is_nothing() -> None:
