@@ -38,15 +38,18 @@ def download(archives: Sequence[Archive], folder: Path, mirror: str | None) -> N
     from tqdm import tqdm
 
     to_fetch: dict[Archive, tuple[str, int]] = {}  # its address and length
+    lying = 0  # bytes of archives that are there and are to be unpacked
     to_unpack = [x for x in archives if not (folder / f".{x.name}.unpacked").exists()]
     for archive in to_unpack:
         if not (folder / archive.name).exists():
             url = f"{mirror.rstrip('/')}/{archive.name}" if mirror else archive.url
             to_fetch[archive] = url, length_of(url)
+        else:
+            lying += (folder / archive.name).stat().st_size
     total = sum(length for _, length in to_fetch.values())
     parts = [folder / f"{archive.name}.part" for archive in to_fetch]
     present = sum(part.stat().st_size for part in parts if part.exists())
-    check_space(folder, UNPACKED * total - present)
+    check_space(folder, UNPACKED * total - present + lying)
     with tqdm(total=total or None, unit="B", unit_scale=True, disable=None) as bar:
         for archive in archives:
             path, marker = folder / archive.name, folder / f".{archive.name}.unpacked"

@@ -211,8 +211,9 @@ def configuration_file(flags: dict[str, Any]) -> Path | None:
     """The configuration of the run; a file of scripts/export.py has its own, which is fixed."""
     if not is_exported(flags["run"]):
         return existing_run(flags["run"]) / "config.yaml"
-    for key in flags:
-        if key in FIXED or key.startswith("postprocess.") or key == "checkpoint":
+    chosen = ["checkpoint"] if flags["checkpoint"] != "best" else []
+    for key in [*chosen, *flags]:
+        if key in (*FIXED, *chosen) or key.startswith("postprocess."):
             raise UserError(f"{key} is fixed in {flags['run']}: export the run with another one")
     return None
 

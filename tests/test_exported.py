@@ -5,10 +5,13 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import eval as evaluation
 from detector.module import Batch
 from detector.nms import Suppression
 from detector.run import export as export_module
@@ -85,6 +88,31 @@ def test_onnx_gives_the_detections_of_the_run_for_any_number_of_images(
     sharp: Path, onnx_file: Path
 ) -> None:
     assert_same_detections(sharp, onnx_file)
+
+
+@needs_onnx
+def test_an_exported_file_has_the_best_score_of_the_evaluation(
+    sharp: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    run, image, file = tmp_path / "run", tmp_path / "one.png", tmp_path / "file.onnx"
+    shutil.copytree(sharp, run)
+    cv2.imwrite(str(image), np.zeros((40, 40, 3), np.uint8))
+    words = [str(file), str(image), "--out", str(tmp_path / "out"), "--score", "best"]
+    assert export_run(run, file) == 0
+    with pytest.raises(SystemExit):
+        predict.main(words)
+    assert "evaluate the run with eval.py and export it again" in capsys.readouterr().err
+    assert export_run(run, file) == 2  # the file is there
+    assert f"{file} exists: choose another --out, or move it away" in capsys.readouterr().err
+    evaluation.main([str(run), *EASY])
+    best = json.loads((run / "eval" / "metrics.json").read_text())["best_score"]["threshold"]
+    file.unlink()
+    assert export_run(run, file) == 0
+    predict.main(words)
+    assert f"score {best:.3f}: the best on val, by {file}" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        predict.main([*words, "--checkpoint", "last"])
+    assert "checkpoint is fixed in" in capsys.readouterr().err
 
 
 @needs_onnx
@@ -233,7 +261,7 @@ def test_boxes_are_compared_in_any_order() -> None:
     [
         (["--out", "a.pt2"], "--out a.pt2: --format onnx ends in .onnx"),
         (["--out", "a.onnx", "--format", "onxn"], "did you mean 'onnx'"),
-        (["--out", "there.onnx"], "there.onnx exists and was not written"),
+        (["--out", "there.onnx"], "there.onnx exists: choose another --out"),
         (
             ["--out", "a.onnx", "--suppression", "true", "--postprocess.nms", "diou"],
             "ONNX has an operator for hard suppression, none for postprocess.nms diou",

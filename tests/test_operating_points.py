@@ -123,6 +123,20 @@ def test_points_by_hand() -> None:
     assert "0.571" in text
 
 
+def test_a_curve_in_a_file_has_the_points_of_every_hundredth() -> None:
+    truth, results = random_set(0)
+    curve = explain(truth, results).points.curves["all"]
+    sampled = curve.sample([0.0, 0.25, 0.5, 0.75, 1.0])
+    for k, threshold in enumerate(sampled["score"]):
+        above = np.flatnonzero(curve.thresholds >= threshold)
+        for name in ("precision", "recall", "f1"):
+            expected = getattr(curve, name)[above[-1]] if len(above) else math.nan
+            assert sampled[name][k] == pytest.approx(expected, abs=1e-4, nan_ok=True)
+    assert {len(values) for values in curve.sample().values()} == {101}
+    nothing = explain(truth, []).points.curves["all"].sample()
+    assert np.isnan(nothing["f1"]).all()
+
+
 def test_equal_scores_are_one_point_and_the_lowest_threshold_is_half_of_it() -> None:
     truth = truth_of([box(0, GOOD), box(1, GOOD)])
     results = [box(0, GOOD, score=0.5), box(1, FAR, score=0.5)]

@@ -13,6 +13,7 @@ from detector.evaluation.voc import box_iou
 
 IOU = 0.5
 BACKGROUND = "background"
+GRID = [k / 100 for k in range(101)]  # scores of the curves in a file
 Boxes = Sequence[Sequence[float]]  # x, y, width, height
 
 
@@ -48,6 +49,15 @@ class Curve(NamedTuple):
         threshold = (self.thresholds[place] + lower) / 2
         rest = self.precision[place], self.recall[place], self.f1[place]
         return OperatingPoint(float(threshold), *map(float, rest))
+
+    def sample(self, thresholds: Sequence[float] = GRID) -> dict[str, list[float]]:
+        """The points of these thresholds, as lists for a file; nan where no score is as high."""
+        places = np.searchsorted(-self.thresholds, -np.asarray(thresholds), side="right") - 1
+        values = {
+            name: np.where(places < 0, np.nan, np.append(getattr(self, name), np.nan)[places])
+            for name in ("precision", "recall", "f1")
+        }
+        return {"score": list(thresholds)} | {k: v.round(4).tolist() for k, v in values.items()}
 
 
 class Confusion(NamedTuple):

@@ -142,12 +142,15 @@ def _draw_calibration(panel: Any, calibrated: Calibration) -> None:
 
 def _draw_thresholds(panel: Any, points: OperatingPoints) -> None:
     curve, best = points.curves["all"], points.best
+    classes = {name: curve for name, curve in points.curves.items() if name != "all"}
+    for name in sorted(classes, key=lambda name: -len(classes[name].f1))[:CLASSES]:
+        panel.plot(classes[name].thresholds, classes[name].f1, color="0.75", linewidth=0.7)
     for name, color in (("precision", "C0"), ("recall", "C1"), ("f1", "black")):
         panel.plot(curve.thresholds, getattr(curve, name), color=color, label=name)
     if not math.isnan(best.threshold):
         panel.axvline(best.threshold, color="0.5", linestyle=":")
     panel.legend(fontsize=7)
-    title = f"Best score {best.threshold:.3f}: F1 {best.f1:.3f}, all classes together"
+    title = f"Best score {best.threshold:.3f}: F1 {best.f1:.3f}, all classes (gray: F1 of each)"
     panel.set(title=title, xlabel="lowest score", xlim=(0, 1), ylim=(0, 1.02))
 
 
