@@ -22,6 +22,7 @@ from detector.evaluation.recognition import (
 from detector.evaluation.retrieval import identity_figures
 from detector.postprocess import Detections
 from tests.conftest import TINY
+from tests.test_damaged import check_refusal
 
 
 def outputs_and_batch() -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -121,6 +122,22 @@ def test_a_run_with_an_embedding(tmp_path: Path, identities: Path, capsys: Any) 
     state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert state["losses.embedding.losses.1.updates"] == 8  # 4 of each epoch
     assert state["losses.embedding.losses.2.centers"].abs().sum() > 0
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory, identities: Path) -> Path:
+    """A run of one update, in which a loss has class vectors."""
+    folder = tmp_path_factory.mktemp("learned")
+    words = ["--model.embedding_loss", "ArcFaceLoss", "--trainer.limit_train_batches", "1"]
+    return train.main(flags(folder, identities, *words, "--run", str(folder / "run")))
+
+
+def test_other_identities_cannot_go_on(learned: Path, capsys: Any) -> None:
+    """The optimizer's memory of a class vector has its shape: `id` makes each object an identity of
+    its own."""
+    words = ["--resume", str(learned), "--data.identity", "id"]
+    part = "losses.embedding.losses.0.classifier.weight is"
+    check_refusal(lambda: train.main(words), learned, part, capsys)
 
 
 @pytest.mark.parametrize(
