@@ -140,6 +140,14 @@ def test_other_identities_cannot_go_on(learned: Path, capsys: Any) -> None:
     check_refusal(lambda: train.main(words), learned, part, capsys)
 
 
+def test_the_rate_of_what_losses_learn_can_change(learned: Path) -> None:
+    """From 1, where it is the net's, to another."""
+    train.main(["--resume", str(learned), "--trainer.max_epochs", "2", "--optimizer.loss_lr", "10"])
+    content = torch.load(learned / "checkpoints" / "last.ckpt", weights_only=True)
+    rates = [group["lr"] for group in content["optimizer_states"][0]["param_groups"]]
+    assert rates == pytest.approx([rates[0], rates[0], 10 * rates[0]])
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
