@@ -153,17 +153,17 @@ def test_normalize() -> None:
     torch.testing.assert_close(x.grad[:, 0], torch.tensor([0.128, 1.0, 1.0]))
 
 
-def half_a_batch(rank: int) -> list[dict[str, Any]]:
-    return [value_and_gradients(loss, *halves()[rank]) for loss in make_losses()]
+def part_of_a_batch(rank: int, rows: int) -> list[dict[str, Any]]:
+    return [value_and_gradients(loss, *parts(rows)[rank]) for loss in make_losses()]
 
 
-def halves() -> list[tuple[Tensor, Tensor]]:
-    """Two parts of a batch; the second has a single object with an identity, to be missed nowhere:
-    its positives and negatives are in the other part."""
+def parts(rows: int) -> list[tuple[Tensor, Tensor]]:
+    """The first `rows` of a batch of 12, and the others. Behind the sixth is a single object with
+    an identity, to be missed nowhere: its positives and negatives are before."""
     x, y = batch()
     y[6:] = -1
     y[7] = y[y >= 0][0]
-    return [(x[:6], y[:6]), (x[6:], y[6:])]
+    return [(x[:rows], y[:rows]), (x[rows:], y[rows:])]
 
 
 def value_and_gradients(loss: EmbeddingLoss, x: Tensor, y: Tensor) -> dict[str, Any]:
@@ -174,10 +174,14 @@ def value_and_gradients(loss: EmbeddingLoss, x: Tensor, y: Tensor) -> dict[str, 
     return {"value": value.detach(), "x": x.grad, "weights": weights, "state": loss.state_dict()}
 
 
-def test_two_processes_are_one_with_the_joint_batch(two_processes: Callable[..., Any]) -> None:
-    """Value, gradients, centers: the mean over ranks is that of one process."""
-    ranks = two_processes(half_a_batch)
-    joint = [torch.cat(parts) for parts in zip(*halves(), strict=True)]
+@pytest.mark.parametrize("rows", [6, 7, 0])
+def test_two_processes_are_one_with_the_joint_batch(
+    two_processes: Callable[..., Any], rows: int
+) -> None:
+    """Value, gradients, centers: the mean over ranks is that of one process, whether they have as
+    many rows, or one of them has fewer, or none."""
+    ranks = two_processes(part_of_a_batch, rows)
+    joint = [torch.cat(both) for both in zip(*parts(rows), strict=True)]
     for loss, a, b in zip(make_losses(), *ranks, strict=True):
         expected = value_and_gradients(loss, *joint)
         torch.testing.assert_close((a["value"] + b["value"]) / 2, expected["value"])
