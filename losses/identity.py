@@ -28,6 +28,8 @@ class ClassifierLoss(EmbeddingLoss):
 
     def __init__(self, label_smoothing: float = 0.0, bias: bool = False, weight: float = 1.0):
         super().__init__(weight)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing {label_smoothing}: give 0 or more, below 1")
         self.label_smoothing, self.bias = label_smoothing, bias
         self.num_identities = 0
 

@@ -46,6 +46,8 @@ class TripletLoss(EmbeddingLoss):
         weight: float = 1.0,
     ) -> None:
         super().__init__(weight)
+        if margin < 0:
+            raise ValueError(f"margin {margin}: give 0 or more")
         self.margin, self.mining, self.squared = margin, mining, squared
         self.reduction, self.normalized = reduction, normalized
         self.active_share = torch.zeros(())  # of the last batch's triplets, those that are not 0
@@ -77,7 +79,7 @@ class TripletLoss(EmbeddingLoss):
 
     def explain(self, figures: Mapping[str, float]) -> str | None:
         value = figures[type(self).__name__]
-        if abs(value - self.margin) > 1e-3 * self.margin:
+        if not abs(value - self.margin) < 1e-3 * self.margin:  # nor where both are 0
             return None
         return (
             f"TripletLoss is {value:.4g}, its margin: all embeddings are equal (collapsed). A "
@@ -135,6 +137,8 @@ class CenterLoss(EmbeddingLoss):
 
     def __init__(self, alpha: float = 0.5, weight: float = 0.003) -> None:
         super().__init__(weight)
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha {alpha}: give 0 to 1")
         self.alpha = alpha
 
     def setup(self, num_identities: int, dim: int) -> None:

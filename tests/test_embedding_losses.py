@@ -139,6 +139,32 @@ def test_a_single_identity_in_all_data() -> None:
             assert value == 0
 
 
+@pytest.mark.parametrize(
+    ("loss", "options"),
+    [
+        (IdentityCrossEntropy, {"label_smoothing": 2}),
+        (IdentityCrossEntropy, {"label_smoothing": -0.1}),
+        (SphereFaceLoss, {"m": 0}),
+        (SphereFaceLoss, {"base": -1}),
+        (SphereFaceLoss, {"gamma": -1}),
+        (SphereFaceLoss, {"lambda_min": -1}),
+        (ArcFaceLoss, {"s": 0}),
+        (ArcFaceLoss, {"m": -1}),
+        (CosFaceLoss, {"m": -1}),
+        (CombinedMarginLoss, {"m1": 0}),
+        (TripletLoss, {"margin": -1}),
+        (CenterLoss, {"alpha": 5}),
+        (CenterLoss, {"alpha": -0.1}),
+    ],
+)
+def test_values_without_meaning_are_refused(
+    loss: type[EmbeddingLoss], options: dict[str, Any]
+) -> None:
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError, match=rf"\b{name}\d? {value}\b.*: give "):
+        loss(**options)
+
+
 def test_normalize() -> None:
     x = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e-9, 0.0]], requires_grad=True)
     unit = normalize(x)

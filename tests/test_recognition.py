@@ -161,6 +161,7 @@ def test_the_rate_of_what_losses_learn_can_change(learned: Path) -> None:
             "no object has a person",
         ),
         (["--model.embedding_loss", "{name: ArcFaceLoss, s: -1}"], "give a number above 0"),
+        (["--model.embedding_loss", "[ArcFaceLoss, ArcFaceLoss]"], "is there twice"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(
