@@ -44,7 +44,7 @@ class ClassifierLoss(EmbeddingLoss):
         return math.log(max(1, self.num_identities))
 
     def figures(self) -> dict[str, Tensor]:
-        return {"chance_level": self.classifier.weight.new_tensor(self.chance_level)}
+        return {"chance_level": self.classifier.weight.new_full((), self.chance_level)}
 
     @abstractmethod
     def training_logits(self, embeddings: Tensor, identities: Tensor) -> Tensor:

@@ -181,7 +181,7 @@ def gather_ranks(x: Tensor, identities: Tensor) -> tuple[Tensor, Tensor, int]:
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return x, identities, 1
-    longest = torch.tensor(len(x), device=x.device)
+    longest = torch.full((), len(x), device=x.device)
     dist.all_reduce(longest, dist.ReduceOp.MAX)
     missing = int(longest) - len(x)
     x, identities = F.pad(x, (0, 0, 0, missing)), F.pad(identities, (0, missing), value=IGNORED)
