@@ -1,6 +1,7 @@
 """The IdentityEvaluator on outputs made by hand, and in the real programs."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from detector.evaluation.recognition import (
 )
 from detector.evaluation.retrieval import identity_figures
 from detector.postprocess import Detections
-from tests.conftest import TINY
+from tests.conftest import TINY, with_root
 from tests.test_damaged import check_refusal
 
 
@@ -122,6 +123,26 @@ def test_a_run_with_an_embedding(tmp_path: Path, identities: Path, capsys: Any) 
     state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert state["losses.embedding.losses.1.updates"] == 8  # 4 of each epoch
     assert state["losses.embedding.losses.2.centers"].abs().sum() > 0
+
+
+def test_without_the_head_identities_change_nothing(
+    tiny: list[str], tmp_path: Path, identities: Path
+) -> None:
+    """To the last bit."""
+    shutil.copytree(identities, tmp_path / "nameless")
+    for path in (tmp_path / "nameless" / "annotations").iterdir():
+        content = json.loads(path.read_text())
+        assert sum(row.pop("track_id", None) is not None for row in content["annotations"])
+        path.write_text(json.dumps(content))
+    states = []
+    for root in (identities, tmp_path / "nameless"):
+        words = [*with_root(tiny, root), "--run", str(tmp_path / f"of_{root.name}")]
+        run = train.main([*words, "--trainer.max_epochs", "1"])
+        content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+        assert len(content["optimizer_states"][0]["param_groups"]) == 2
+        states.append(content["state_dict"])
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
 @pytest.fixture(scope="module")
