@@ -33,9 +33,10 @@ class EmbeddingHead(Head):
 class EmbeddingCriterion(nn.Module):
     """Vectors of foreground anchors and the identities of their objects -> loss.
 
-    Of an image at most `samples` foreground anchors with an identity take part, spread evenly over
-    all of them, so that shapes are static and large objects do not fill the batch. All others, and
-    objects without an identity or with one that is not among the C of the training data, have -1.
+    Of an image at most `samples` foreground anchors with an identity take part, so that shapes are
+    static. They are spread evenly over all of them: an object with more foreground anchors has more
+    samples, and those of anchors of one cell are the same vector. All others, and objects without
+    an identity or with one that is not among the C of the training data, have -1.
 
     Args:
         losses: applied to the same vectors; their weighted sum is minimized.

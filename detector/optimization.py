@@ -10,31 +10,53 @@ from torch import nn
 Settings = Mapping[str, Any]
 
 
+def group_parameters(module: nn.Module, settings: Settings) -> list[dict[str, Any]]:
+    """What of the module is trained, in the groups of an optimizer, whose order is that of a
+    checkpoint: weights of the net, its norms and biases, what losses learn.
+
+    Weight decay is for the first only. What a loss learns has the learning rate times `loss_lr` (1
+    if it is absent).
+    """
+    groups: tuple[list[nn.Parameter], ...] = ([], [], [])
+    for name, p in module.named_parameters():
+        if p.requires_grad:
+            in_net = name.startswith("net.")
+            groups[0 if in_net and p.ndim > 1 else 1 if in_net else 2].append(p)
+    options: list[dict[str, Any]] = [{"params": group} for group in groups[:2]]
+    learned = {"params": groups[2], "lr_factor": settings.get("loss_lr", 1.0)}
+    return [*options, learned] if groups[2] else options
+
+
 def make_optimizer(
     module: nn.Module, settings: Settings, lr: float, fused: bool
 ) -> torch.optim.Optimizer:
     """SGD or AdamW ("sgd", "adamw") for all parameters of the module that are trained.
 
-    Weight decay is for weights of the net only: not for norms, biases or anything of a loss. What a
-    loss learns has the learning rate times `loss_lr` (1 if it is absent).
     A fused optimizer skips an update, on the device, where its `found_inf` is 1.
     """
-    trained = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-    factor, groups = settings.get("loss_lr", 1.0), ([], [], [])  # type: ignore[var-annotated]
-    for name, p in trained:
-        in_net = name.startswith("net.")
-        groups[0 if in_net and p.ndim > 1 else 1 if in_net or factor == 1 else 2].append(p)
-    options: list[dict[str, Any]] = [{"params": group} for group in groups[:2]]
-    options += [{"params": groups[2], "lr_factor": factor}] if groups[2] else []
+    groups = group_parameters(module, settings)
     if settings["name"] == "adamw":
-        optimizer: torch.optim.Optimizer = torch.optim.AdamW(options, lr=lr, fused=fused)
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=lr, fused=fused)
     else:
-        optimizer = torch.optim.SGD(options, lr=lr, momentum=settings["momentum"], fused=fused)
-        for _, parameter in trained:
+        optimizer = torch.optim.SGD(groups, lr=lr, momentum=settings["momentum"], fused=fused)
+        for parameter in [p for group in groups for p in group["params"]]:
             # torch allocates the momentum without filling it when the first update is skipped
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    optimizer.register_load_state_dict_pre_hook(split_learned)
     apply_settings(optimizer, settings)
     return optimizer
+
+
+def split_learned(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any] | None:
+    """Of a checkpoint from when what losses learn had a group of its own only at another rate than
+    the net: the same parameters, in the same order, in three groups."""
+    groups, own = state["param_groups"], optimizer.param_groups
+    if (len(groups), len(own)) != (2, 3):
+        return None
+    params, count = groups[1]["params"], len(own[1]["params"])
+    learned = {**groups[1], "params": params[count:], "lr_factor": own[2]["lr_factor"]}
+    groups = [groups[0], {**groups[1], "params": params[:count]}, learned]
+    return {**state, "param_groups": groups}
 
 
 def apply_settings(optimizer: torch.optim.Optimizer, settings: Settings) -> None:
@@ -43,7 +65,7 @@ def apply_settings(optimizer: torch.optim.Optimizer, settings: Settings) -> None
     for index, group in enumerate(optimizer.param_groups):
         group["weight_decay"] = 0.0 if index else settings["weight_decay"]
         if "lr_factor" in group:
-            group["lr_factor"] = settings["loss_lr"]
+            group["lr_factor"] = settings.get("loss_lr", 1.0)
         if "betas" in group:
             group["betas"] = (settings["momentum"], 0.999)
         else:

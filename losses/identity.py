@@ -28,6 +28,8 @@ class ClassifierLoss(EmbeddingLoss):
 
     def __init__(self, label_smoothing: float = 0.0, bias: bool = False, weight: float = 1.0):
         super().__init__(weight)
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing {label_smoothing}: give 0 or more, below 1")
         self.label_smoothing, self.bias = label_smoothing, bias
         self.num_identities = 0
 
@@ -42,7 +44,7 @@ class ClassifierLoss(EmbeddingLoss):
         return math.log(max(1, self.num_identities))
 
     def figures(self) -> dict[str, Tensor]:
-        return {"chance_level": self.classifier.weight.new_tensor(self.chance_level)}
+        return {"chance_level": self.classifier.weight.new_full((), self.chance_level)}
 
     @abstractmethod
     def training_logits(self, embeddings: Tensor, identities: Tensor) -> Tensor:

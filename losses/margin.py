@@ -49,6 +49,10 @@ class SphereFaceLoss(ClassifierLoss):
         super().__init__(weight=weight)
         if m < 1:
             raise ValueError(f"m {m}: give a whole number, 1 or more")
+        if min(base, gamma, lambda_min) < 0:
+            raise ValueError(
+                f"base {base}, gamma {gamma}, lambda_min {lambda_min}: give 0 or more for each"
+            )
         self.m, self.base, self.gamma, self.lambda_min = m, base, gamma, lambda_min
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
 
@@ -96,6 +100,10 @@ class CombinedMarginLoss(ClassifierLoss):
         super().__init__(weight=weight)
         if s is not None and s <= 0:
             raise ValueError(f"s {s}: give a number above 0, or null")
+        if m1 <= 0 or m2 < 0 or m3 < 0:
+            raise ValueError(
+                f"margins m1 {m1}, m2 {m2}, m3 {m3}: give m1 above 0, the others 0 or more"
+            )
         self.s, self.m1, self.m2, self.m3, self.mode = s, m1, m2, m3, mode
         self.scale = 1.0 if s is None else s
         self.own_cosine = torch.zeros(())  # mean of the last batch

@@ -5,6 +5,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 
 from losses.base import IGNORED
@@ -45,15 +46,17 @@ class TripletLoss(EmbeddingLoss):
         weight: float = 1.0,
     ) -> None:
         super().__init__(weight)
+        if margin < 0:
+            raise ValueError(f"margin {margin}: give 0 or more")
         self.margin, self.mining, self.squared = margin, mining, squared
         self.reduction, self.normalized = reduction, normalized
         self.active_share = torch.zeros(())  # of the last batch's triplets, those that are not 0
 
     def compare(self, embeddings: Tensor, identities: Tensor, valid: Tensor) -> Tensor:
-        if not len(embeddings):  # nothing has no maximum
-            return embeddings.sum()
         x = normalize(embeddings) if self.normalized else embeddings
-        x, identities = gather_ranks(x), gather_ranks(identities)
+        x, identities, ranks = gather_ranks(x, identities)
+        if not len(x):  # nothing has no maximum
+            return x.sum()
         same = identities[:, None] == identities
         known = (identities != IGNORED)[:, None] & (identities != IGNORED)
         positive = same & known & ~torch.eye(len(x), dtype=torch.bool, device=x.device)
@@ -69,14 +72,14 @@ class TripletLoss(EmbeddingLoss):
         value = loss / total.clamp(min=1)
         # every rank has the whole loss, but of its gradient only what its own embeddings get; the
         # mean over ranks must be the sum of these parts
-        return value + (len(x) // len(embeddings) - 1) * (value - value.detach())
+        return value + (ranks - 1) * (value - value.detach())
 
     def figures(self) -> dict[str, Tensor]:
         return {"active_triplets": self.active_share}
 
     def explain(self, figures: Mapping[str, float]) -> str | None:
         value = figures[type(self).__name__]
-        if abs(value - self.margin) > 1e-3 * self.margin:
+        if not abs(value - self.margin) < 1e-3 * self.margin:  # nor where both are 0
             return None
         return (
             f"TripletLoss is {value:.4g}, its margin: all embeddings are equal (collapsed). A "
@@ -102,7 +105,7 @@ class TripletLoss(EmbeddingLoss):
         the first k, by k (d + margin) minus the sum of their distances."""
         near = torch.where(negative, distances, torch.inf).sort(1).values
         sums = torch.where(near.isfinite(), near, 0.0).cumsum(1)
-        sums = torch.nn.functional.pad(sums, (1, 0))
+        sums = F.pad(sums, (1, 0))
         limits = distances + self.margin
         count = torch.searchsorted(near.detach(), limits.detach())
         count = torch.where(positive, count, 0)
@@ -134,6 +137,8 @@ class CenterLoss(EmbeddingLoss):
 
     def __init__(self, alpha: float = 0.5, weight: float = 0.003) -> None:
         super().__init__(weight)
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha {alpha}: give 0 to 1")
         self.alpha = alpha
 
     def setup(self, num_identities: int, dim: int) -> None:
@@ -167,11 +172,23 @@ class CenterLoss(EmbeddingLoss):
         self.centers.sub_(self.alpha * (counts * self.centers - sums) / (1 + counts))
 
 
-def gather_ranks(x: Tensor) -> Tensor:
-    """Rows (B, ...) of all ranks, one after the other; those of this rank attached to the graph."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return x
-    parts = [torch.empty_like(x) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, x.detach().contiguous())
-    parts[dist.get_rank()] = x
-    return torch.cat(parts)
+def gather_ranks(x: Tensor, identities: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Rows (B, D) and identities (B,) of all ranks, one after the other, and how many ranks there
+    are; the rows of this rank are attached to the graph.
+
+    B may be another on each rank, as where validation ends: the longest one decides, and identities
+    of -1 fill up the others. Only on several ranks the host waits for the device, to know it.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return x, identities, 1
+    longest = torch.full((), len(x), device=x.device)
+    dist.all_reduce(longest, dist.ReduceOp.MAX)
+    missing = int(longest) - len(x)
+    x, identities = F.pad(x, (0, 0, 0, missing)), F.pad(identities, (0, missing), value=IGNORED)
+    gathered = []
+    for rows in (x, identities):
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows.detach().contiguous())
+        parts[dist.get_rank()] = rows
+        gathered.append(torch.cat(parts))
+    return gathered[0], gathered[1], dist.get_world_size()

@@ -39,3 +39,17 @@ def test_weights_that_have_no_place_are_refused() -> None:
     both = config(model__class_loss={"name": "FocalLoss", "class_weights": [1.0, 2.0]})
     with pytest.raises(UserError, match="not both"):
         assemble(both, class_weights=[2.0, 0.5])
+
+
+def test_a_head_for_embeddings_changes_no_other_initial_weight() -> None:
+    states = []
+    for size, losses in ((0, []), (8, ["ArcFaceLoss", "CenterLoss"])):
+        settings = config(model__embedding_loss=losses, model__embedding__size=size)
+        torch.manual_seed(0)
+        states.append(assemble(settings, num_identities=5).state_dict())
+        states[-1]["the next draw"] = torch.rand(3)
+    plain, headed = states
+    more = {name for name in headed if "embedding" in name}
+    assert more
+    assert headed.keys() - more == plain.keys()
+    assert all(torch.equal(headed[name], value) for name, value in plain.items())

@@ -139,6 +139,32 @@ def test_a_single_identity_in_all_data() -> None:
             assert value == 0
 
 
+@pytest.mark.parametrize(
+    ("loss", "options"),
+    [
+        (IdentityCrossEntropy, {"label_smoothing": 2}),
+        (IdentityCrossEntropy, {"label_smoothing": -0.1}),
+        (SphereFaceLoss, {"m": 0}),
+        (SphereFaceLoss, {"base": -1}),
+        (SphereFaceLoss, {"gamma": -1}),
+        (SphereFaceLoss, {"lambda_min": -1}),
+        (ArcFaceLoss, {"s": 0}),
+        (ArcFaceLoss, {"m": -1}),
+        (CosFaceLoss, {"m": -1}),
+        (CombinedMarginLoss, {"m1": 0}),
+        (TripletLoss, {"margin": -1}),
+        (CenterLoss, {"alpha": 5}),
+        (CenterLoss, {"alpha": -0.1}),
+    ],
+)
+def test_values_without_meaning_are_refused(
+    loss: type[EmbeddingLoss], options: dict[str, Any]
+) -> None:
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError, match=rf"\b{name}\d? {value}\b.*: give "):
+        loss(**options)
+
+
 def test_normalize() -> None:
     x = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e-9, 0.0]], requires_grad=True)
     unit = normalize(x)
@@ -153,17 +179,17 @@ def test_normalize() -> None:
     torch.testing.assert_close(x.grad[:, 0], torch.tensor([0.128, 1.0, 1.0]))
 
 
-def half_a_batch(rank: int) -> list[dict[str, Any]]:
-    return [value_and_gradients(loss, *halves()[rank]) for loss in make_losses()]
+def part_of_a_batch(rank: int, rows: int) -> list[dict[str, Any]]:
+    return [value_and_gradients(loss, *parts(rows)[rank]) for loss in make_losses()]
 
 
-def halves() -> list[tuple[Tensor, Tensor]]:
-    """Two parts of a batch; the second has a single object with an identity, to be missed nowhere:
-    its positives and negatives are in the other part."""
+def parts(rows: int) -> list[tuple[Tensor, Tensor]]:
+    """The first `rows` of a batch of 12, and the others. Behind the sixth is a single object with
+    an identity, to be missed nowhere: its positives and negatives are before."""
     x, y = batch()
     y[6:] = -1
     y[7] = y[y >= 0][0]
-    return [(x[:6], y[:6]), (x[6:], y[6:])]
+    return [(x[:rows], y[:rows]), (x[rows:], y[rows:])]
 
 
 def value_and_gradients(loss: EmbeddingLoss, x: Tensor, y: Tensor) -> dict[str, Any]:
@@ -174,10 +200,14 @@ def value_and_gradients(loss: EmbeddingLoss, x: Tensor, y: Tensor) -> dict[str, 
     return {"value": value.detach(), "x": x.grad, "weights": weights, "state": loss.state_dict()}
 
 
-def test_two_processes_are_one_with_the_joint_batch(two_processes: Callable[..., Any]) -> None:
-    """Value, gradients, centers: the mean over ranks is that of one process."""
-    ranks = two_processes(half_a_batch)
-    joint = [torch.cat(parts) for parts in zip(*halves(), strict=True)]
+@pytest.mark.parametrize("rows", [6, 7, 0])
+def test_two_processes_are_one_with_the_joint_batch(
+    two_processes: Callable[..., Any], rows: int
+) -> None:
+    """Value, gradients, centers: the mean over ranks is that of one process, whether they have as
+    many rows, or one of them has fewer, or none."""
+    ranks = two_processes(part_of_a_batch, rows)
+    joint = [torch.cat(both) for both in zip(*parts(rows), strict=True)]
     for loss, a, b in zip(make_losses(), *ranks, strict=True):
         expected = value_and_gradients(loss, *joint)
         torch.testing.assert_close((a["value"] + b["value"]) / 2, expected["value"])

@@ -292,13 +292,6 @@ def test_a_scale_that_is_too_small_is_reported_in_one_line() -> None:
         assert quiet.report() == []
 
 
-def test_values_without_meaning_are_refused() -> None:
-    with pytest.raises(ValueError, match="a number above 0"):
-        ArcFaceLoss(s=0.0)
-    with pytest.raises(ValueError, match="1 or more"):
-        SphereFaceLoss(m=0)
-
-
 def test_the_chance_level_is_the_loss_of_equal_logits() -> None:
     for smoothing in (0.0, 0.1):
         loss = with_classes(IdentityCrossEntropy(smoothing), torch.zeros(9, 4), torch.zeros(9))

@@ -134,6 +134,13 @@ def test_a_collapsed_batch_costs_the_margin(loss: TripletLoss) -> None:
     assert (embeddings.grad == 0).all()
 
 
+def test_only_a_margin_tells_of_a_collapse() -> None:
+    """Without one the loss is 0, too, where all is learned; and nan is another failure."""
+    assert TripletLoss(margin=0.2).explain({"TripletLoss": 0.2})
+    for margin, value in ((0.2, 0.1), (0.2, math.nan), (0.0, 0.0)):
+        assert TripletLoss(margin).explain({"TripletLoss": value}) is None
+
+
 def test_active_share() -> None:
     # on a circle, identity 0 at 0 and 90 degrees, 1 at 180: squared distances 2 (positive), 4, 2
     embeddings = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])

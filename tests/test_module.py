@@ -106,6 +106,7 @@ class NoWaiting(TorchDispatchMode):
     """Refuses every operation that makes the host wait for the device."""
 
     waits = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique")
+    waits += ("lift_fresh",)  # a tensor of numbers that the host has: a copy that waits
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__

@@ -18,25 +18,48 @@ class Tiny(nn.Module):
 
 
 def test_only_weights_of_the_net_decay() -> None:
-    tiny = Tiny()
-    decayed, others = make_optimizer(tiny, SGD, 0.5, fused=True).param_groups
+    decayed, others, learned = make_optimizer(Tiny(), SGD, 0.5, fused=True).param_groups
     assert [tuple(p.shape) for p in decayed["params"]] == [(3, 2)]
     assert decayed["weight_decay"] == 0.1
-    # bias, two of BatchNorm, two of the loss
-    assert len(others["params"]) == 5
-    assert others["weight_decay"] == 0
+    assert len(others["params"]) == 3  # bias, two of BatchNorm
+    assert others["weight_decay"] == learned["weight_decay"] == 0
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
-def test_what_a_loss_learns_has_a_rate_of_its_own(name: str) -> None:
-    tiny = Tiny()
-    settings = SGD | {"name": name, "loss_lr": 10.0}
-    decayed, others, learned = make_optimizer(tiny, settings, 0.5, fused=False).param_groups
-    assert (len(decayed["params"]), len(others["params"])) == (1, 3)
+@pytest.mark.parametrize("factor", [1.0, 10.0])
+def test_what_a_loss_learns_has_a_rate_of_its_own(name: str, factor: float) -> None:
+    settings = SGD | {"name": name, "loss_lr": factor}
+    decayed, others, learned = make_optimizer(Tiny(), settings, 0.5, fused=False).param_groups
     assert [tuple(p.shape) for p in learned["params"]] == [(2, 2), (2,)]
-    assert learned["weight_decay"] == 0
-    assert learned["lr_factor"] == 10
-    assert "lr_factor" not in decayed
+    assert learned["lr_factor"] == factor
+    assert "lr_factor" not in {**decayed, **others}
+
+
+def test_without_a_loss_that_learns_there_are_two_groups() -> None:
+    tiny = Tiny()
+    del tiny.losses
+    groups = make_optimizer(tiny, SGD | {"loss_lr": 10.0}, 0.5, fused=False).param_groups
+    assert [len(group["params"]) for group in groups] == [1, 3]
+    assert not any("lr_factor" in group for group in groups)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_older_checkpoints_with_what_losses_learn_in_the_second_group(name: str) -> None:
+    old, new = (make_optimizer(Tiny(), SGD | {"name": name}, 0.1, False) for _ in range(2))
+    for group in old.param_groups:
+        for p in group["params"]:
+            p.grad = torch.randn_like(p)
+    old.step()
+    state = old.state_dict()
+    first, second, third = state["param_groups"]
+    third.pop("lr_factor")
+    state["param_groups"] = [first, {**second, "params": second["params"] + third["params"]}]
+    new.load_state_dict(state)
+    apply_settings(new, SGD | {"loss_lr": 10.0})
+    assert [group.get("lr_factor") for group in new.param_groups] == [None, None, 10]
+    for index, momentum in old.state_dict()["state"].items():
+        for key, value in momentum.items():
+            assert torch.equal(new.state_dict()["state"][index][key], value)
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])
@@ -88,6 +111,6 @@ def test_settings_beat_what_an_optimizer_remembers(name: str) -> None:
     old, new = (make_optimizer(tiny, SGD | {"name": name}, 0.1, fused=False) for _ in range(2))
     new.load_state_dict(old.state_dict())
     apply_settings(new, {"momentum": 0.5, "weight_decay": 3.0})
-    assert [group["weight_decay"] for group in new.param_groups] == [3.0, 0.0]
+    assert [group["weight_decay"] for group in new.param_groups] == [3.0, 0.0, 0.0]
     for group in new.param_groups:
         assert group["betas"] == (0.5, 0.999) if name == "adamw" else group["momentum"] == 0.5

@@ -1,6 +1,7 @@
 """The IdentityEvaluator on outputs made by hand, and in the real programs."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from detector.evaluation.recognition import (
 )
 from detector.evaluation.retrieval import identity_figures
 from detector.postprocess import Detections
-from tests.conftest import TINY
+from tests.conftest import TINY, with_root
+from tests.test_damaged import check_refusal
 
 
 def outputs_and_batch() -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -123,6 +125,50 @@ def test_a_run_with_an_embedding(tmp_path: Path, identities: Path, capsys: Any) 
     assert state["losses.embedding.losses.2.centers"].abs().sum() > 0
 
 
+def test_without_the_head_identities_change_nothing(
+    tiny: list[str], tmp_path: Path, identities: Path
+) -> None:
+    """To the last bit."""
+    shutil.copytree(identities, tmp_path / "nameless")
+    for path in (tmp_path / "nameless" / "annotations").iterdir():
+        content = json.loads(path.read_text())
+        assert sum(row.pop("track_id", None) is not None for row in content["annotations"])
+        path.write_text(json.dumps(content))
+    states = []
+    for root in (identities, tmp_path / "nameless"):
+        words = [*with_root(tiny, root), "--run", str(tmp_path / f"of_{root.name}")]
+        run = train.main([*words, "--trainer.max_epochs", "1"])
+        content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+        assert len(content["optimizer_states"][0]["param_groups"]) == 2
+        states.append(content["state_dict"])
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory, identities: Path) -> Path:
+    """A run of one update, in which a loss has class vectors."""
+    folder = tmp_path_factory.mktemp("learned")
+    words = ["--model.embedding_loss", "ArcFaceLoss", "--trainer.limit_train_batches", "1"]
+    return train.main(flags(folder, identities, *words, "--run", str(folder / "run")))
+
+
+def test_other_identities_cannot_go_on(learned: Path, capsys: Any) -> None:
+    """The optimizer's memory of a class vector has its shape: `id` makes each object an identity of
+    its own."""
+    words = ["--resume", str(learned), "--data.identity", "id"]
+    part = "losses.embedding.losses.0.classifier.weight is"
+    check_refusal(lambda: train.main(words), learned, part, capsys)
+
+
+def test_the_rate_of_what_losses_learn_can_change(learned: Path) -> None:
+    """From 1, where it is the net's, to another."""
+    train.main(["--resume", str(learned), "--trainer.max_epochs", "2", "--optimizer.loss_lr", "10"])
+    content = torch.load(learned / "checkpoints" / "last.ckpt", weights_only=True)
+    rates = [group["lr"] for group in content["optimizer_states"][0]["param_groups"]]
+    assert rates == pytest.approx([rates[0], rates[0], 10 * rates[0]])
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -136,6 +182,7 @@ def test_a_run_with_an_embedding(tmp_path: Path, identities: Path, capsys: Any) 
             "no object has a person",
         ),
         (["--model.embedding_loss", "{name: ArcFaceLoss, s: -1}"], "give a number above 0"),
+        (["--model.embedding_loss", "[ArcFaceLoss, ArcFaceLoss]"], "is there twice"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(

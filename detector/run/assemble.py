@@ -125,6 +125,12 @@ def make_embedding(config: Mapping[str, Any], num_identities: int) -> EmbeddingC
             losses.append(make_loss(spec))
         except ValueError as error:
             raise UserError(f"model.embedding_loss: {spec['name']}: {error}") from error
+        name = type(losses[-1]).__name__
+        if name in [type(loss).__name__ for loss in losses[:-1]]:
+            raise UserError(
+                f"model.embedding_loss: {name} is there twice, and figures would have one name for "
+                "both: leave one out"
+            )
         losses[-1].setup(num_identities, options["size"])
         if losses[-1].needs_positives and min(config["data"]["identities"] or [0]) < 2:
             raise UserError(

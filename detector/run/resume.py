@@ -8,10 +8,12 @@ from torch import Tensor
 from detector.config.errors import UserError
 from detector.config.resolve import load
 from detector.module import Detector
+from detector.optimization import group_parameters
 from detector.run.folder import read_epochs
 from detector.run.weights import check_finite, differing, net_weights, read_weights
 
 PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "loops", "global_step")
+NO_OTHER = "and an optimizer's state fits no other: start a new run with --model.weights"
 
 
 def last_checkpoint(run: Path) -> Path | None:
@@ -32,7 +34,7 @@ def check_resume(path: Path, run: Path, config: dict[str, Any], detector: Detect
 
     `detector` is the untrained detector of `config`. Raises UserError where the file is damaged or
     holds no training, where its weights are not finite, and where classes, net or optimizer are
-    others than those of the run.
+    others than those of the run, or losses learn for another number of identities.
     """
     content = read_weights(path)
     missing = [name for name in PARTS if name not in content]
@@ -46,15 +48,28 @@ def check_resume(path: Path, run: Path, config: dict[str, Any], detector: Detect
     check_classes(run, before, config, f"start a new run with --model.weights {run}")
     check_weights(net_weights(content), detector, path, f"start a new run --model.weights {run}")
     names = before["optimizer"]["name"], config["optimizer"]["name"]
-    trained = sum(parameter.requires_grad for parameter in detector.parameters())
-    known = sum(len(group["params"]) for group in content["optimizer_states"][0]["param_groups"])
-    if names[0] != names[1] or trained != known:
-        what = f"by {names[0]}" if names[0] != names[1] else f"with {known} trained weights"
-        raise UserError(
-            f"{run} was trained {what}, and an optimizer's state fits no other: start a new run "
-            f"with --model.weights {run}"
-        )
+    if names[0] != names[1]:
+        raise UserError(f"{run} was trained by {names[0]}, {NO_OTHER} {run}")
+    check_optimizer(content["optimizer_states"][0], detector, run)
     return int(content["global_step"])
+
+
+def check_optimizer(state: dict[str, Any], detector: Detector, run: Path) -> None:
+    """UserError unless the optimizer's state is of weights of the same number and shapes: torch
+    does not compare them, and a fused update of others writes where no weight is."""
+    trained = [p for g in group_parameters(detector, detector.optimizer) for p in g["params"]]
+    known = [index for group in state["param_groups"] for index in group["params"]]
+    if len(trained) != len(known):
+        raise UserError(f"{run} was trained with {len(known)} trained weights, {NO_OTHER} {run}")
+    names = {parameter: name for name, parameter in detector.named_parameters()}
+    for index, parameter in zip(known, trained, strict=True):
+        for key, value in state["state"].get(index, {}).items():
+            if key != "step" and value.shape != parameter.shape:
+                raise UserError(
+                    f"{run} was trained with other identities or losses, {names[parameter]} is "
+                    f"{list(value.shape)} there and {list(parameter.shape)} here: keep its data "
+                    f"and losses, or start a new run with --model.weights {run}"
+                )
 
 
 def check_classes(run: Path, before: dict[str, Any], config: dict[str, Any], remedy: str) -> None:
