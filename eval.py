@@ -162,9 +162,9 @@ def write_pictures(
     path = checkpoint_file(existing_run(options["run"]), options["checkpoint"])
     step = int(read_weights(path).get("global_step", 0))
     write_report(folder, title, evaluator.figures, explanation, sheet, step)
-    if done.recognition.figures is not None:
-        write_projector(folder / "vectors", done.recognition.objects, read_image)
-        print(f"vectors: tensorboard --logdir {folder / 'vectors'}   (tab Projector)")
+    recognition, vectors = done.recognition, folder / "vectors"
+    if recognition.figures and write_projector(vectors, recognition.objects, read_image):
+        print(f"vectors: tensorboard --logdir {vectors}   (tab Projector)")
 
 
 def validate(

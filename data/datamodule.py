@@ -134,7 +134,8 @@ class DataModule(pl.LightningDataModule):
         """The same without warnings."""
         splits = self.splits.items()
         counts = [line for part, split in splits for line in split.report(part, self.classes)]
-        lines = [*self.lines, *counts, *report_identities(self.splits), *self.noise]
+        identities = report_identities(self.splits, self.options.identity)
+        lines = [*self.lines, *counts, *identities, *self.noise]
         if "train" in self.splits and (factors := self.repeat_factors()) is not None:
             more, most = int((factors > 1).sum()), factors.max()
             lines.append(

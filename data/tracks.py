@@ -43,9 +43,9 @@ def check_identities(split: Split, name: str, key: str) -> None:
         )
 
 
-def report_identities(splits: Mapping[str, Split]) -> list[str]:
+def report_identities(splits: Mapping[str, Split], key: str) -> list[str]:
     """What there is to learn and to recognize, as short lines; none where no object has an
-    identity."""
+    identity, which annotations have under `key`."""
     lines = []
     counts = {part: objects_per_identity(split) for part, split in splits.items()}
     if "train" in counts and len(counts["train"]):
@@ -64,6 +64,8 @@ def report_identities(splits: Mapping[str, Split]) -> list[str]:
         if "train" in counts:
             line += f", {_overlap(shared, len(val))}"
         lines.append(line)
+    elif "val" in counts and lines:
+        lines.append(f"val: no object has a {key}: nothing is recognized there")
     return lines
 
 

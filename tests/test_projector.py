@@ -37,3 +37,10 @@ def test_vectors_identities_and_pictures_lie_side_by_side(tmp_path: Path) -> Non
     expected = objects.vectors[[0, 4, 5, 2]]
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
     np.testing.assert_allclose(table, expected, atol=1e-6)
+
+
+def test_without_identities_nothing_is_written(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()  # of an evaluation of other data
+    nobody = Objects(np.ones((2, 4)), np.array([-1, -1]), np.array([1, 2]), np.ones((2, 4)))
+    assert not write_projector(tmp_path / "out", nobody, lambda _: np.zeros((9, 9, 3), np.uint8))
+    assert not (tmp_path / "out").exists()

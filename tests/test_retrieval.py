@@ -183,6 +183,26 @@ def test_nobody_to_be_found_again() -> None:
     assert figures.margins == {}
 
 
+@pytest.mark.parametrize("draws", [0, 10])
+@pytest.mark.parametrize(
+    ("identities", "image_ids", "known"),
+    [
+        ([], [], set()),
+        ([-1, -1], [1, 2], set()),
+        ([0, 1], [1, 1], set()),  # in the same image
+        ([0, 0, -1], [1, 2, 3], {"rank1", "rank5", "mAP"}),
+    ],
+)
+def test_without_a_pair_of_two_identities_there_is_no_rate(
+    identities: list[int], image_ids: list[int], known: set[str], draws: int
+) -> None:
+    boxes = [[0, 0, 40, 40]] * len(identities)
+    truth = objects([0.0] * len(identities), identities, image_ids, np.reshape(boxes, (-1, 4)))
+    figures = identity_figures(truth, draws=draws)
+    assert {name for name, value in figures.values.items() if not np.isnan(value)} == known
+    assert figures.margins.keys() <= known
+
+
 def slow_tpr(truth: Objects, weights: list[float], rate: float) -> float:
     """The lowest threshold that at most a share `rate` of the impostors exceeds."""
     right, wrong = [], []

@@ -40,7 +40,7 @@ def test_splits_without_identities_stay_as_they_are() -> None:
     numbered = number_identities({"train": bare, "val": with_tracks(8, 7)})
     assert numbered["train"] is bare
     assert numbered["val"].identities.tolist() == [1, 0]
-    assert report_identities({"train": bare, "val": bare}) == []
+    assert report_identities({"train": bare, "val": bare}, "track_id") == []
 
 
 @pytest.mark.parametrize("data", [replace(TRAIN, identities=None), with_tracks(-1, -1)])
@@ -52,7 +52,7 @@ def test_without_any_identity_no_embedding_can_be_trained(data: Split) -> None:
 
 def test_report() -> None:
     splits = number_identities({"train": TRAIN, "val": with_tracks(5, 5, -1)})
-    assert report_identities(splits) == [
+    assert report_identities(splits, "track_id") == [
         "train: 3 identities with 1 to 3 objects each, 1 objects without one",
         "train: 1 identities have a single object: no other is like it",
         "val: 1 identities with 2 objects, all of them in train: a closed set",
@@ -62,9 +62,17 @@ def test_report() -> None:
         ((5, 8), "1 of them in train: the others have no identity loss"),
     ):
         splits = number_identities({"train": TRAIN, "val": with_tracks(*tracks)})
-        assert report_identities(splits)[-1] == f"val: 2 identities with 2 objects, {line}"
+        assert (
+            report_identities(splits, "track_id")[-1] == f"val: 2 identities with 2 objects, {line}"
+        )
     alone = number_identities({"val": with_tracks(5, 8)})
-    assert report_identities(alone) == ["val: 2 identities with 2 objects"]
+    assert report_identities(alone, "track_id") == ["val: 2 identities with 2 objects"]
+
+
+@pytest.mark.parametrize("val", [replace(TRAIN, identities=None), with_tracks(-1, -1)])
+def test_a_val_without_identities_is_said(val: Split) -> None:
+    lines = report_identities(number_identities({"train": TRAIN, "val": val}), "person_id")
+    assert lines[-1] == "val: no object has a person_id: nothing is recognized there"
 
 
 def test_identities_in_the_data_of_a_run(tmp_path: Path) -> None:

@@ -15,13 +15,16 @@ MOST = 1000  # objects, of which the projector still moves
 
 def write_projector(
     folder: Path, objects: Objects, read_image: Callable[[int], np.ndarray], most: int = MOST
-) -> None:
+) -> bool:
     """Vectors of length 1, identities and crops of up to `most` objects with an identity, evenly
-    chosen; `read_image` gives the RGB image of an image id. Replaces what is in the folder."""
+    chosen; `read_image` gives the RGB image of an image id. Replaces what is in the folder, which
+    goes where no object has an identity. Returns whether any has one."""
     import torch
     from torch.utils.tensorboard import SummaryWriter
 
-    known = np.flatnonzero(objects.identities >= 0)
+    shutil.rmtree(folder, ignore_errors=True)
+    if not len(known := np.flatnonzero(objects.identities >= 0)):
+        return False
     rows = known[np.unique(np.linspace(0, len(known) - 1, most).round().astype(int))]
     crops = []
     for image_id in dict.fromkeys(objects.image_ids[rows].tolist()):
@@ -30,7 +33,6 @@ def write_projector(
             crops.append((row, crop(image, objects.boxes[row])))
     order = [row for row, _ in crops]
     pixels = torch.from_numpy(np.stack([picture for _, picture in crops]))
-    shutil.rmtree(folder, ignore_errors=True)
     with SummaryWriter(str(folder)) as writer:
         writer.add_embedding(
             torch.from_numpy(unit(objects.vectors[order])),
@@ -38,6 +40,7 @@ def write_projector(
             pixels.permute(0, 3, 1, 2).float() / 255,
             tag="identities",
         )
+    return True
 
 
 def crop(image: np.ndarray, box: np.ndarray) -> np.ndarray:

@@ -131,11 +131,12 @@ def sample_tpr(objects: Objects, weights: np.ndarray, rates: Sequence[float] = R
     """The same (B, len(rates)) for B samples of the objects, in which `weights` (B, M) count how
     often each is there as the first of a pair; to the resolution of some hundred thresholds."""
     cosines, genuine, impostor = _pairs(objects)
-    scores = np.sort(cosines[impostor])[::-1]
-    steps = np.geomspace(1, max(1, len(scores)), GRID).round().astype(int) - 1  # fine at the top
-    thresholds = np.append(np.unique(scores[np.unique(steps)][: len(scores)])[::-1], -np.inf)
-    right, wrong = (weights @ _counts(cosines, mask, thresholds) for mask in (genuine, impostor))
     result = np.full((len(weights), len(rates)), np.nan)
+    if not len(scores := np.sort(cosines[impostor])[::-1]):
+        return result
+    steps = np.geomspace(1, len(scores), GRID).round().astype(int) - 1  # fine at the top
+    thresholds = np.append(np.unique(scores[np.unique(steps)])[::-1], -np.inf)
+    right, wrong = (weights @ _counts(cosines, mask, thresholds) for mask in (genuine, impostor))
     for row in np.flatnonzero(right[:, -1] > 0):
         for column, rate in enumerate(rates):
             allowed = rate * wrong[row, -1]
@@ -170,11 +171,12 @@ def identity_figures(
     `detections` also "search_rank1", "search_rank5", "search_mAP" and "search_mAP_recall".
 
     Margins are those of a bootstrap over the queries, which are drawn image by image: queries of
-    one image share its light and its neighbors. `draws` 0: no margins.
+    one image share its light and its neighbors. `draws` 0, or no object: no margins.
     """
     values: dict[str, float] = {}
     samples: dict[str, np.ndarray] = {}
     image, number = np.unique(objects.image_ids, return_inverse=True)
+    draws = draws if len(image) else 0
     weights = image_weights(len(image), draws)[:, number] if draws else np.zeros((0, len(number)))
     rankings = {"": rank_truth(objects)}
     if detections is not None:
@@ -190,7 +192,8 @@ def identity_figures(
             samples[prefix + name] = each @ column / np.where(total > 0, total, np.nan)
     names = [f"TPR@FAR{rate:.0e}".replace("e-0", "e-") for rate in RATES]
     values |= dict(zip(names, tpr_at_far(objects).tolist(), strict=True))
-    samples |= dict(zip(names, sample_tpr(objects, weights).T, strict=True))
+    if draws:
+        samples |= dict(zip(names, sample_tpr(objects, weights).T, strict=True))
     margins = {
         name: margin_of_error(LEVEL / 2, 0.0, standard_error(sample), 1)
         for name, sample in samples.items()
