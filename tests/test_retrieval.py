@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detector.evaluation import retrieval
 from detector.evaluation.retrieval import (
     Objects,
     Ranking,
@@ -246,6 +247,18 @@ def test_tpr_at_far_by_hand() -> None:
     # 85 and 90 are 5 apart, nearer than both pairs of one identity
     truth = objects([0, 10, 90, 85], [0, 0, 1, 2], [1, 2, 3, 4])
     assert tpr_at_far(truth, (0.1, 0.2, 0.5)).tolist() == [0, 1, 1]  # of 10 pairs, in both orders
+
+
+def test_blocks_of_pairs_give_the_same_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rates low enough that most of the pairs are let go on the way."""
+    truth, rates = random_objects(0, count=90), (0.05, 0.01, 1e-3)
+    weights = np.random.default_rng(0).integers(0, 3, (5, 90))
+    whole = tpr_at_far(truth, rates), sample_tpr(truth, weights, rates)
+    monkeypatch.setattr(retrieval, "BLOCK", 7)
+    sizes = {cosines.shape for cosines, *_ in retrieval._pairs(truth)}
+    assert sizes == {(7, 90), (90 % 7, 90)}
+    np.testing.assert_array_equal(tpr_at_far(truth, rates), whole[0])
+    np.testing.assert_array_equal(sample_tpr(truth, weights, rates), whole[1])
 
 
 @pytest.mark.parametrize("seed", range(2))
