@@ -14,7 +14,13 @@ from detector.ablation.notes import write_notes
 from detector.ablation.page import Document
 from detector.ablation.pictures import draw_curves, draw_effects
 from detector.ablation.summary import Summary, measure_queries, summarize
-from detector.ablation.tables import conditions_table, format_csv, main_table, scores_table
+from detector.ablation.tables import (
+    conditions_table,
+    format_csv,
+    main_table,
+    rates_table,
+    scores_table,
+)
 from detector.config.errors import UserError
 from detector.config.files import read_json, write
 from detector.config.resolve import load
@@ -48,6 +54,7 @@ def report(
     tables = {
         "Results": main_table(summary),
         "Conditions": conditions_table(summary),
+        "TPR at FAR": rates_table(summary),
         "Scores": scores_table(summary),
     }
     tables = {heading: table for heading, table in tables.items() if table.rows}

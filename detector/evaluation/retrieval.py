@@ -22,6 +22,7 @@ from detector.evaluation.bootstrap import LEVEL, image_weights, margin_of_error,
 from detector.evaluation.voc import box_iou
 
 RATES = (1e-1, 1e-2, 1e-3, 1e-4)
+TPR = tuple(f"TPR@FAR{rate:.0e}".replace("e-0", "e-") for rate in RATES)
 BLOCK = 256  # objects whose pairs with all others are looked at together
 GRID = 400  # thresholds at which samples of the queries are counted
 
@@ -205,10 +206,9 @@ def identity_figures(
             total = each.sum(axis=1)
             values[prefix + name] = float(column.mean()) if len(column) else np.nan
             samples[prefix + name] = each @ column / np.where(total > 0, total, np.nan)
-    names = [f"TPR@FAR{rate:.0e}".replace("e-0", "e-") for rate in RATES]
-    values |= dict(zip(names, tpr_at_far(objects).tolist(), strict=True))
+    values |= dict(zip(TPR, tpr_at_far(objects).tolist(), strict=True))
     if draws:
-        samples |= dict(zip(names, sample_tpr(objects, weights).T, strict=True))
+        samples |= dict(zip(TPR, sample_tpr(objects, weights).T, strict=True))
     margins = {
         name: margin_of_error(LEVEL / 2, 0.0, standard_error(sample), 1)
         for name, sample in samples.items()
