@@ -184,6 +184,8 @@ def validate(
     config, detector = open_run(options["run"], options["checkpoint"], config)
     data = DataModule(**config["data"], seed=config["seed"])
     data.setup("validate")
+    if config["model"]["embedding_loss"]:
+        data.check_identities()
     for line in data.warnings(config["postprocess"]["max_detections"]):
         print(line)
     labels = data.category_ids, data.classes

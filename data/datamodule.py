@@ -163,9 +163,17 @@ class DataModule(pl.LightningDataModule):
 
     def count_identities(self) -> int:
         """How many there are in the training split; DataError for none, as nothing could be
-        recognized."""
+        recognized, and for one that cannot be read."""
+        self.check_identities()
         check_identities(self.splits["train"], "train", self.options.identity)
         return len(objects_per_identity(self.splits["train"]))
+
+    def check_identities(self) -> None:
+        """Raises DataError for an identity that cannot be read, which does not matter unless there
+        is an embedding."""
+        for split in self.splits.values():
+            if split.unread:
+                raise DataError(split.unread)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled and augmented. The order and every random draw are functions of (seed, epoch,

@@ -10,14 +10,15 @@ from data.split import Split
 
 
 def number_identities(splits: Mapping[str, Split]) -> dict[str, Split]:
-    """The splits with small numbers for identities: 0 .. C - 1 for the C identities of "train", in
-    the order of what the file says, and the numbers after them for those of other splits only. -1
-    stays -1. Without "train" the other splits' begin at 0."""
-    known: dict[int, int] = {}
+    """The splits with small numbers for identities, which are numbers and texts: 0 .. C - 1 for the
+    C identities of "train", in the order of what the file says, and the numbers after them for
+    those of other splits only. -1 stays -1. Without "train" the other splits' begin at 0."""
+    known: dict[int | str, int] = {}
     for part in sorted(splits, key=lambda part: part != "train"):
         tracks = splits[part].identities
         if tracks is not None:
-            for track in np.unique(tracks[tracks >= 0]).tolist():
+            values = {track for track in tracks.tolist() if isinstance(track, str) or track >= 0}
+            for track in sorted(values, key=lambda value: (isinstance(value, str), value)):
                 known.setdefault(track, len(known))
     result = {}
     for part, split in splits.items():
@@ -50,7 +51,7 @@ def report_identities(splits: Mapping[str, Split], key: str) -> list[str]:
     counts = {part: objects_per_identity(split) for part, split in splits.items()}
     if "train" in counts and len(counts["train"]):
         train = counts["train"]
-        without = len(splits["train"].boxes) - train.sum()
+        without = (~splits["train"].ignore).sum() - train.sum()
         line = f"train: {len(train)} identities with {train.min()} to {train.max()} objects each"
         lines.append(f"{line}, {without} objects without one")
         if (train == 1).any():
