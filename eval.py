@@ -139,7 +139,7 @@ def write_figures(
     }
     if recognition.figures is not None:
         result["identity"] = recognition.figures._asdict()
-        write_json(folder / "queries.json", recognition.queries())
+        write_json(folder / "queries.json", recognition.queries(done.data.identity_names))
     write_json(folder / "metrics.json", result)
 
 
@@ -162,8 +162,8 @@ def write_pictures(
     path = checkpoint_file(existing_run(options["run"]), options["checkpoint"])
     step = int(read_weights(path).get("global_step", 0))
     write_report(folder, title, evaluator.figures, explanation, sheet, step)
-    recognition, vectors = done.recognition, folder / "vectors"
-    if recognition.figures and write_projector(vectors, recognition.objects, read_image):
+    objects, vectors = done.recognition.objects, folder / "vectors"
+    if objects and write_projector(vectors, objects, done.data.identity_names, read_image):
         print(f"vectors: tensorboard --logdir {vectors}   (tab Projector)")
 
 

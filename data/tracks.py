@@ -9,10 +9,11 @@ from data import DataError
 from data.split import Split
 
 
-def number_identities(splits: Mapping[str, Split]) -> dict[str, Split]:
+def number_identities(splits: Mapping[str, Split]) -> tuple[dict[str, Split], list[int | str]]:
     """The splits with small numbers for identities, which are numbers and texts: 0 .. C - 1 for the
     C identities of "train", in the order of what the file says, and the numbers after them for
-    those of other splits only. -1 stays -1. Without "train" the other splits' begin at 0."""
+    those of other splits only. -1 stays -1. Without "train" the other splits' begin at 0.
+    And what the files say, by number."""
     known: dict[int | str, int] = {}
     for part in sorted(splits, key=lambda part: part != "train"):
         tracks = splits[part].identities
@@ -26,7 +27,7 @@ def number_identities(splits: Mapping[str, Split]) -> dict[str, Split]:
             numbers = [known.get(track, -1) for track in split.identities.tolist()]
             split = replace(split, identities=np.array(numbers, np.int64))
         result[part] = split
-    return result
+    return result, list(known)
 
 
 def objects_per_identity(split: Split) -> np.ndarray:

@@ -31,10 +31,11 @@ TRAIN = with_tracks(70, 5, -1, 70, 900, 5, 70)
 
 def test_identities_of_train_are_numbered_first() -> None:
     val = with_tracks(900, 6, -1, 5, 3, 6)
-    numbered = number_identities({"val": val, "train": TRAIN})
+    numbered, names = number_identities({"val": val, "train": TRAIN})
     assert numbered["train"].identities.tolist() == [1, 0, -1, 1, 2, 0, 1]
     assert numbered["val"].identities.tolist() == [2, 4, -1, 0, 3, 4]
     assert objects_per_identity(numbered["train"]).tolist() == [2, 3, 1]
+    assert names == [5, 70, 900, 3, 6]
 
 
 @pytest.mark.parametrize(
@@ -54,14 +55,14 @@ def test_what_is_no_identity(value: Any) -> None:
 
 def test_numbers_of_any_size_and_texts_are_numbered() -> None:
     tracks = np.array([2**70, "p17", -1, 5, "p17", "a"], object)
-    numbered = number_identities({"train": replace(with_tracks(*[0] * 6), identities=tracks)})
+    numbered, _ = number_identities({"train": replace(with_tracks(*[0] * 6), identities=tracks)})
     assert numbered["train"].identities.tolist() == [1, 3, -1, 0, 3, 2]
     assert numbered["train"].identities.dtype == np.int64
 
 
 def test_splits_without_identities_stay_as_they_are() -> None:
     bare = replace(TRAIN, identities=None)
-    numbered = number_identities({"train": bare, "val": with_tracks(8, 7)})
+    numbered, _ = number_identities({"train": bare, "val": with_tracks(8, 7)})
     assert numbered["train"] is bare
     assert numbered["val"].identities.tolist() == [1, 0]
     assert report_identities({"train": bare, "val": bare}, "track_id") == []
@@ -75,7 +76,7 @@ def test_without_any_identity_no_embedding_can_be_trained(data: Split) -> None:
 
 
 def test_report() -> None:
-    splits = number_identities({"train": TRAIN, "val": with_tracks(5, 5, -1)})
+    splits, _ = number_identities({"train": TRAIN, "val": with_tracks(5, 5, -1)})
     assert report_identities(splits, "track_id") == [
         "train: 3 identities with 1 to 3 objects each, 1 objects without one",
         "train: 1 identities have a single object: no other is like it",
@@ -85,17 +86,18 @@ def test_report() -> None:
         ((6, 8), "none of them in train: an open set, whose identity loss is 0"),
         ((5, 8), "1 of them in train: the others have no identity loss"),
     ):
-        splits = number_identities({"train": TRAIN, "val": with_tracks(*tracks)})
+        splits, _ = number_identities({"train": TRAIN, "val": with_tracks(*tracks)})
         assert (
             report_identities(splits, "track_id")[-1] == f"val: 2 identities with 2 objects, {line}"
         )
-    alone = number_identities({"val": with_tracks(5, 8)})
+    alone, _ = number_identities({"val": with_tracks(5, 8)})
     assert report_identities(alone, "track_id") == ["val: 2 identities with 2 objects"]
 
 
 @pytest.mark.parametrize("val", [replace(TRAIN, identities=None), with_tracks(-1, -1)])
 def test_a_val_without_identities_is_said(val: Split) -> None:
-    lines = report_identities(number_identities({"train": TRAIN, "val": val}), "person_id")
+    splits, _ = number_identities({"train": TRAIN, "val": val})
+    lines = report_identities(splits, "person_id")
     assert lines[-1] == "val: no object has a person_id: nothing is recognized there"
 
 
@@ -146,11 +148,12 @@ def test_identities_as_annotated(tmp_path: Path) -> None:
     data = drawn(tmp_path)
     data.setup()
     assert data.count_identities() == 3
+    assert data.identity_names[:3] == [4, 2**63, "p17"]
     annotate(tmp_path, "val", ["p17", 1.5])
     data = drawn(tmp_path)
     data.setup()
     assert sorted(data.splits["val"].identities.tolist())[-2:] == [-1, 2]
-    line = r"instances_val.json: annotation 2: the track_id 1\.5 is neither .* or name .* data\.identity"
+    line = r"val.json: annotation 2: the track_id 1\.5 is neither .* or name .* data\.identity"
     for refuse in (data.check_identities, data.count_identities):
         with pytest.raises(DataError, match=line):
             refuse()
