@@ -117,8 +117,8 @@ def _rank(objects: Objects, gallery: Objects, found: list[np.ndarray]) -> Rankin
 
 def tpr_at_far(objects: Objects, rates: Sequence[float] = RATES) -> np.ndarray:
     """Share (len(rates),) of the pairs of one identity that are more similar than all but a share
-    `rate` of the pairs of two identities; pairs are of different images. nan without pairs of one
-    identity, and where there are fewer than 1 / rate pairs of two."""
+    `rate` of the pairs of two identities; pairs are of different images, and count in both orders.
+    nan without pairs of one identity, and where there are fewer than 1 / rate pairs of two."""
     most = int(max(rates) * len(objects.identities) ** 2) + 2  # what any rate asks for
     right, wrong, count = [np.zeros(0)], np.zeros(0, np.float32), 0
     for cosines, genuine, impostor in _pairs(objects):
