@@ -140,7 +140,7 @@ def write_figures(
     }
     if recognition.figures is not None:
         result["identity"] = recognition.figures._asdict()
-        write_json(folder / "queries.json", recognition.queries())
+        write_json(folder / "queries.json", recognition.queries(done.data.identity_names))
     write_json(folder / "metrics.json", result)
 
 
@@ -163,9 +163,9 @@ def write_pictures(
     path = checkpoint_file(existing_run(options["run"]), options["checkpoint"])
     step = int(read_weights(path).get("global_step", 0))
     write_report(folder, title, evaluator.figures, explanation, sheet, step)
-    if done.recognition.figures is not None:
-        write_projector(folder / "vectors", done.recognition.objects, read_image)
-        print(f"vectors: tensorboard --logdir {folder / 'vectors'}   (tab Projector)")
+    objects, vectors = done.recognition.objects, folder / "vectors"
+    if objects and write_projector(vectors, objects, done.data.identity_names, read_image):
+        print(f"vectors: tensorboard --logdir {vectors}   (tab Projector)")
 
 
 def validate(
@@ -185,6 +185,8 @@ def validate(
     config, detector = open_run(options["run"], options["checkpoint"], config)
     data = DataModule(**config["data"], seed=config["seed"])
     data.setup("validate")
+    if config["model"]["embedding_loss"]:
+        data.check_identities()
     for line in data.warnings(config["postprocess"]["max_detections"]):
         print(line)
     labels = data.category_ids, data.classes

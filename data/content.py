@@ -2,7 +2,9 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +22,7 @@ class Source(NamedTuple):
     where: names it in errors · folder: what the file names in `content` are relative to ·
     place: what was read, for the user · notes: what the user should know of it · undivided: the
     data set has no splits, and this is all of it · left_out: objects of classes that nobody asked
-    for, no longer in `content`.
+    for, no longer in `content` · shared: identities that several of the joined files have.
     """
 
     where: str
@@ -30,6 +32,7 @@ class Source(NamedTuple):
     notes: tuple[str, ...] = ()
     undivided: bool = False
     left_out: int = 0
+    shared: int = 0
 
 
 def whole(value: Any) -> int | None:
@@ -40,6 +43,16 @@ def whole(value: Any) -> int | None:
         return int(value)
     is_text = isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value, re.ASCII)
     return int(value) if is_text else None
+
+
+def read_identity(value: Any) -> int | str:
+    """What tells an object from others: a whole number of any size, or a text; -1, for none, where
+    it is null, blank or negative. Raises ValueError for anything else."""
+    if (number := whole(value)) is not None:
+        return max(number, -1)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{value!r:.60} is neither a whole number nor a text")
+    return (value or "").strip() or -1
 
 
 def class_names(content: Content) -> list[str]:
@@ -111,9 +124,10 @@ def merge_classes(content: Content, name: str) -> Content:
     return {**content, "annotations": rows, "categories": [{"id": 1, "name": name}]}
 
 
-def join(sources: Sequence[Source], root: Path) -> Source:
+def join(sources: Sequence[Source], root: Path, identity: str = "track_id") -> Source:
     """Several as one, in this order. Categories are those of all, by name; all ids count from 1
-    anew; file names are relative to `root`."""
+    anew, but identities, the values under the key `identity`, are those of the files; file names
+    are relative to `root`."""
     if len(sources) == 1:
         return sources[0]
     names = list(dict.fromkeys(name for source in sources for name in class_names(source.content)))
@@ -131,7 +145,19 @@ def join(sources: Sequence[Source], root: Path) -> Source:
     content = {"images": images, "annotations": rows, "categories": categories}
     where, place = (" + ".join(getattr(x, name) for x in sources) for name in ("where", "place"))
     notes = tuple(note for source in sources for note in source.notes)
-    return Source(where, root, content, place, notes)
+    return Source(where, root, content, place, notes, shared=_count_shared(sources, identity))
+
+
+def _count_shared(sources: Sequence[Source], key: str) -> int:
+    """How many identities are in more than one of them."""
+    count: Counter[int | str] = Counter()
+    for source in sources:
+        values = set()
+        for row in source.content["annotations"]:
+            with suppress(ValueError):  # to be refused where it is needed
+                values.add(read_identity(row.get(key)))
+        count.update(values - {-1})
+    return sum(number > 1 for number in count.values())
 
 
 def set_apart(content: Content, share: float, *, rest: bool) -> Content:

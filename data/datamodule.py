@@ -33,9 +33,9 @@ class DataModule(pl.LightningDataModule):
     """Training and validation data in COCO's, VOC's, YOLO's or the drawn shapes' layout.
 
     After `setup`: `format`, the layout that was found; `classes` and `category_ids` (the data set's
-    id of each); `file_names` of the validation split by image id, and `train_names`;
-    `ground_truth()`; `report()`; `is_undivided`, whether the data set has no splits, so that one
-    was set apart.
+    id of each); `identity_names`, what the data set calls each identity; `file_names` of the
+    validation split by image id, and `train_names`; `ground_truth()`; `report()`;
+    `is_undivided`, whether the data set has no splits, so that one was set apart.
     `input_size` places bare images as validation does. With `holdout` that share of the training
     split is validated on, and not trained on, instead of `val`; label noise (see `data.noise`) is
     in training only. Everything that is wrong with the data is a DataError of one line.
@@ -56,6 +56,7 @@ class DataModule(pl.LightningDataModule):
         self.noise: list[str] = []
         self.classes: list[str] = []
         self.category_ids: list[int] = []
+        self.identity_names: list[int | str] = []
         self.file_names: dict[int, str] = {}
         self.train_names: dict[int, str] = {}
         self.is_undivided = False
@@ -84,7 +85,7 @@ class DataModule(pl.LightningDataModule):
         self.findings += check(splits, self.classes, self.input_size)
         if "train" in splits and self.options.label_noise:
             splits["train"] = self._with_noise(splits["train"])
-        self.splits = number_identities(splits)
+        self.splits, self.identity_names = number_identities(splits)
         self.is_undivided = any(source.undivided for source in reading.sources.values())
         source = reading.sources["val"]
         self._truth = complete(restrict(source.content, self.classes), self.classes)
@@ -134,7 +135,8 @@ class DataModule(pl.LightningDataModule):
         """The same without warnings."""
         splits = self.splits.items()
         counts = [line for part, split in splits for line in split.report(part, self.classes)]
-        lines = [*self.lines, *counts, *report_identities(self.splits), *self.noise]
+        identities = report_identities(self.splits, self.options.identity)
+        lines = [*self.lines, *counts, *identities, *self.noise]
         if "train" in self.splits and (factors := self.repeat_factors()) is not None:
             more, most = int((factors > 1).sum()), factors.max()
             lines.append(
@@ -162,9 +164,17 @@ class DataModule(pl.LightningDataModule):
 
     def count_identities(self) -> int:
         """How many there are in the training split; DataError for none, as nothing could be
-        recognized."""
+        recognized, and for one that cannot be read."""
+        self.check_identities()
         check_identities(self.splits["train"], "train", self.options.identity)
         return len(objects_per_identity(self.splits["train"]))
+
+    def check_identities(self) -> None:
+        """Raises DataError for an identity that cannot be read, which does not matter unless there
+        is an embedding."""
+        for split in self.splits.values():
+            if split.unread:
+                raise DataError(split.unread)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled and augmented. The order and every random draw are functions of (seed, epoch,

@@ -5,9 +5,9 @@ python -m data.identities datasets/identities
 An image shows several tiles, and disks between them. A tile carries one of 32 patterns, which is
 its identity (`track_id`); disks have none. Four pairs of colors are shared by eight patterns each,
 and a pattern has equal parts of both colors: a histogram of colors says which of four pairs it is
-and no more. Patterns come in groups of four look-alikes, which differ in a quarter of their cells,
-and are symmetric, so that a mirrored image shows the same ones. Light and its color change from
-image to image.
+and no more. Patterns come in groups of four look-alikes, which differ in a quarter of their cells
+or in half of them, and are symmetric, so that a mirrored image shows the same ones. Light and its
+color change from image to image.
 
 Every image is a pure function of (seed, split, index). Train and val show the same identities, or
 with `--unseen` val shows 32 others.

@@ -15,19 +15,20 @@ from data.transforms import InputSize
 class IdentityBatches(Batches):
     """Batches, of all ranks together, in which P identities or more are in K images each or more.
 
-    As many batches as `Batches` has, of one orientation each, and as there a function of (seed,
-    epoch). A batch begins with an image that was not in the epoch yet; images with an identity of
-    it join, those not seen yet first, and so on until P identities have their K images. The rest
-    of the batch is filled with images not seen yet, with or without identities. An image is in a
-    batch once at most, but may come several times in an epoch, and another not at all.
+    As many as fill up with the images of each orientation, or a small one, and as in `Batches` a
+    function of (seed, epoch); of the seed alone without `shuffle`. A batch begins with an image
+    that was not in the epoch yet; images with an identity of it join, those not seen yet first, and
+    so on until P identities have their K images. The rest of the batch is filled with images not
+    seen yet, with or without identities. An image is in a batch once at most, but may come several
+    times in an epoch, and another not at all.
 
     Args:
         split: the training images.
         per_batch: P.
         images: K.
 
-    Raises DataError where P * K images are more than a batch, or too few identities are in K images
-    of an orientation.
+    An orientation of which too few identities are in K images is left out, and said. Raises
+    DataError where no other is left, and where P * K images are more than a batch.
     """
 
     def __init__(
@@ -53,7 +54,31 @@ class IdentityBatches(Batches):
         for index in range(len(split)):
             rows = tracks[split.rows(index)] if tracks is not None else np.zeros(0, np.int64)
             self.identities.append(np.unique(rows[rows >= 0]).tolist())
+        if not any(self.identities):
+            raise DataError(
+                f"data.identities [{per_batch}, {images}]: no object of train has an identity, "
+                "whose key is data.identity"
+            )
         self.images_of = [self._images_of(portrait) for portrait in (False, True)]
+        known = [len(identities) for identities in self.images_of]
+        if max(known) < per_batch:
+            raise DataError(
+                f"data.identities [{per_batch}, {images}]: {max(known)} identities are in {images} "
+                "images or more that fit into one batch"
+            )
+        self.batches = []  # of each orientation
+        for side, count in enumerate(np.bincount(self.portrait, minlength=2).tolist()):
+            kept = known[side] >= per_batch
+            self.batches.append(max(1, count // self.joint) if kept else 0)
+            if count and not kept and self.rank == 0:
+                kind = "portrait" if side else "landscape"
+                print(
+                    f"data.identities [{per_batch}, {images}]: {count} {kind} images are not "
+                    f"trained on: {known[side]} of their identities are in {images} of them or more"
+                )
+
+    def __len__(self) -> int:
+        return sum(self.batches)
 
     def _images_of(self, portrait: bool) -> dict[int, list[int]]:
         """Identity -> its images of one orientation, of those in K images or more."""
@@ -61,23 +86,15 @@ class IdentityBatches(Batches):
         for index in np.flatnonzero(self.portrait == portrait).tolist():
             for identity in self.identities[index]:
                 members.setdefault(identity, []).append(index)
-        members = {key: value for key, value in members.items() if len(value) >= self.images}
-        if len(members) < self.per_batch and (self.portrait == portrait).any():
-            raise DataError(
-                f"data.identities [{self.per_batch}, {self.images}]: {len(members)} identities are "
-                f"in {self.images} images or more that fit into one batch"
-            )
-        return members
+        return {key: value for key, value in members.items() if len(value) >= self.images}
 
     def _joint_batches(self, epoch: int) -> Iterator[list[int]]:
-        random = np.random.default_rng((self.seed, epoch))
-        counts = np.bincount(self.portrait, minlength=2).tolist()
-        batches = [max(1, count // self.joint) if count else 0 for count in counts]
+        random = np.random.default_rng((self.seed, epoch if self.shuffle else 0))
         orders = [
             random.permutation(np.flatnonzero(self.portrait == side)).tolist() for side in (0, 1)
         ]
         unseen = [dict.fromkeys(order) for order in orders]  # an ordered set
-        for side in random.permutation(np.repeat([0, 1], batches)).tolist():
+        for side in random.permutation(np.repeat([0, 1], self.batches)).tolist():
             yield self._batch(random, orders[side], unseen[side], self.images_of[side])
 
     def _batch(

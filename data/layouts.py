@@ -65,6 +65,12 @@ def read(options: Options, parts: Sequence[str]) -> Reading:
     sources = {part: sources[part] for part in parts}
     places = "; ".join(f"{part}: {source.place}" for part, source in sources.items())
     lines = [f"data: {layout.upper()} in {place.root}; {places}"]
+    lines += [
+        f"{part}: {source.shared} values of {options.identity} are in more than one of the files: "
+        "objects with the same value count as one identity"
+        for part, source in sources.items()
+        if source.shared
+    ]
     if any(source.undivided for source in sources.values()) and not options.holdout:
         options = replace(options, holdout=SHARE)
         lines.append(
@@ -150,7 +156,8 @@ def _read_parts(
                 _draw(place, layout, splits.values())
             split = splits[part]
             names = [split] if isinstance(split, str) else split
-            sources[part] = join([READERS[layout](place, name) for name in names], place.root)
+            read_all = [READERS[layout](place, name) for name in names]
+            sources[part] = join(read_all, place.root, options.identity)
     template = options.annotations or "{split}"
     is_same = layout == "coco" and "{split}" not in template and splits["train"] != splits["val"]
     if is_same and len(sources) > 1:

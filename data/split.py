@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data import DataError
-from data.content import Content, class_ids, whole
+from data.content import Content, class_ids, read_identity, whole
 from data.files import Folders, find_images, header_size
 
 FEW = 20  # classes that a report lists one by one
@@ -33,9 +33,11 @@ class Split:
     paths: M files · image_ids int64 (M,) · sizes int64 (M, 2) height, width · boxes float32 (A, 4)
     xyxy, pixels of the file, inside the image and with an area · labels int64 (A,) ·
     ignore bool (A,) crowd or difficult · identities int64 (A,), negative none, or None where the
-    data has none · starts int64 (M + 1,) · dropped: reason -> boxes not taken over ·
+    data has none; numbers and texts of the annotations until `number_identities` ·
+    starts int64 (M + 1,) · dropped: reason -> boxes not taken over ·
     clipped: boxes that reached over the border by more than a pixel · annotated: all boxes before
-    that, for checks · where: names the annotations in errors.
+    that, for checks · where: names the annotations in errors · unread: the error of the first
+    identity that cannot be read, for those who need identities.
     """
 
     paths: list[str]
@@ -50,6 +52,7 @@ class Split:
     clipped: int
     annotated: Annotated = NOTHING
     where: str = ""
+    unread: str = ""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -101,23 +104,25 @@ def to_split(
     order = np.argsort(image, kind="stable")
     image, labels = image[order], labels[order]
     annotations = [annotations[position] for position in order.tolist()]
-    marks = [row.get("iscrowd") or row.get("difficult") for row in annotations]
+    marks = np.array([row.get("iscrowd") or row.get("difficult") for row in annotations], bool)
     raw = _boxes(annotations, where)
     boxes, kept, dropped = _clean(raw, labels, sizes[image])
     counts = np.bincount(image[kept], minlength=len(images))
+    identities, unread = _identities(annotations, identity, kept & ~marks, where)
     return Split(
         paths=paths,
         image_ids=np.array([image["id"] for image in images], np.int64),
         sizes=sizes,
         boxes=boxes[kept],
         labels=labels[kept],
-        ignore=np.array(marks, bool)[kept],
-        identities=_identities(annotations, identity, kept, where),
+        ignore=marks[kept],
+        identities=None if identities is None else identities[kept],
         starts=np.concatenate([[0], np.cumsum(counts)]),
         dropped=dropped,
         clipped=int((abs(raw - boxes)[kept] > 1).any(axis=1).sum()),
         annotated=Annotated(raw[labels >= 0], image[labels >= 0]),
         where=str(where),
+        unread=unread,
     )
 
 
@@ -174,13 +179,18 @@ def _clean(
 
 
 def _identities(
-    annotations: list[dict[str, Any]], key: str, kept: np.ndarray, where: object
-) -> np.ndarray | None:
-    given = [row.get(key) for row in annotations]
-    if all(value is None for value in given):
-        return None
-    values = [-1 if value is None else whole(value) for value in given]
-    for value, read in zip(given, values, strict=True):
-        if read is None:
-            raise DataError(f"{where}: the {key} {value!r} is not a whole number")
-    return np.array(values, np.int64)[kept]
+    annotations: list[dict[str, Any]], key: str, used: np.ndarray, where: object
+) -> tuple[np.ndarray | None, str]:
+    """Numbers and texts (A,), -1 where there is none or it is not `used`; None where no annotation
+    has the key; and the error of the first that is neither number nor text."""
+    values, unread = np.full(len(annotations), -1, object), ""
+    for place in np.flatnonzero(used).tolist():
+        try:
+            values[place] = read_identity(annotations[place].get(key))
+        except ValueError as error:
+            unread = unread or (
+                f"{where}: annotation {annotations[place].get('id', '(without id)')}: the {key} "
+                f"{error}: write one, null where there is none, or name another key by "
+                "data.identity"
+            )
+    return (values if any(row.get(key) is not None for row in annotations) else None), unread

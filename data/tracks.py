@@ -9,15 +9,17 @@ from data import DataError
 from data.split import Split
 
 
-def number_identities(splits: Mapping[str, Split]) -> dict[str, Split]:
-    """The splits with small numbers for identities: 0 .. C - 1 for the C identities of "train", in
-    the order of what the file says, and the numbers after them for those of other splits only. -1
-    stays -1. Without "train" the other splits' begin at 0."""
-    known: dict[int, int] = {}
+def number_identities(splits: Mapping[str, Split]) -> tuple[dict[str, Split], list[int | str]]:
+    """The splits with small numbers for identities, which are numbers and texts: 0 .. C - 1 for the
+    C identities of "train", in the order of what the file says, and the numbers after them for
+    those of other splits only. -1 stays -1. Without "train" the other splits' begin at 0.
+    And what the files say, by number."""
+    known: dict[int | str, int] = {}
     for part in sorted(splits, key=lambda part: part != "train"):
         tracks = splits[part].identities
         if tracks is not None:
-            for track in np.unique(tracks[tracks >= 0]).tolist():
+            values = {track for track in tracks.tolist() if isinstance(track, str) or track >= 0}
+            for track in sorted(values, key=lambda value: (isinstance(value, str), value)):
                 known.setdefault(track, len(known))
     result = {}
     for part, split in splits.items():
@@ -25,7 +27,7 @@ def number_identities(splits: Mapping[str, Split]) -> dict[str, Split]:
             numbers = [known.get(track, -1) for track in split.identities.tolist()]
             split = replace(split, identities=np.array(numbers, np.int64))
         result[part] = split
-    return result
+    return result, list(known)
 
 
 def objects_per_identity(split: Split) -> np.ndarray:
@@ -43,14 +45,14 @@ def check_identities(split: Split, name: str, key: str) -> None:
         )
 
 
-def report_identities(splits: Mapping[str, Split]) -> list[str]:
+def report_identities(splits: Mapping[str, Split], key: str) -> list[str]:
     """What there is to learn and to recognize, as short lines; none where no object has an
-    identity."""
+    identity, which annotations have under `key`."""
     lines = []
     counts = {part: objects_per_identity(split) for part, split in splits.items()}
     if "train" in counts and len(counts["train"]):
         train = counts["train"]
-        without = len(splits["train"].boxes) - train.sum()
+        without = (~splits["train"].ignore).sum() - train.sum()
         line = f"train: {len(train)} identities with {train.min()} to {train.max()} objects each"
         lines.append(f"{line}, {without} objects without one")
         if (train == 1).any():
@@ -64,6 +66,8 @@ def report_identities(splits: Mapping[str, Split]) -> list[str]:
         if "train" in counts:
             line += f", {_overlap(shared, len(val))}"
         lines.append(line)
+    elif "val" in counts and lines:
+        lines.append(f"val: no object has a {key}: nothing is recognized there")
     return lines
 
 

@@ -234,7 +234,6 @@ BROKEN = {
     "bbox of lists": (content(annotation([[1], [2], [3], [4]])), "needs a bbox"),  # type: ignore[list-item]
     "list as image": (content(annotation([1, 1, 2, 2], image=[1])), "image_id [1]"),  # type: ignore[arg-type]
     "no bbox": (content({"id": 1, "image_id": 1, "category_id": 7}), "needs bbox, category_id"),
-    "text as track": (content(annotation([1, 1, 2, 2], track_id="a")), "track_id 'a'"),
     "name twice": (
         {**content(), "categories": [{"id": 1, "name": "a"}, {"id": 2, "name": "a"}]},
         "have the name 'a'",

@@ -115,6 +115,36 @@ def test_a_batch_has_one_orientation() -> None:
     assert all(len(frequent(data, batch)) >= P for batch in batches)
 
 
+@pytest.mark.parametrize("images", [60, 20, 5])
+def test_without_shuffle_epochs_are_alike(images: int) -> None:
+    data = of_tracks([[0, 1, 2]] * images)
+    first, other = (sampler(data, epoch=epoch, shuffle=False) for epoch in (0, 3))
+    assert indices(first) == indices(other)
+    assert len(indices(first)) == len(first) == max(1, images // B)
+
+
+def test_an_orientation_that_cannot_keep_the_promise_is_left_out(capsys: Any) -> None:
+    """A single portrait; and where by_orientation is off all images fit into one batch."""
+    tracks = [[0, 1, 2]] * 17
+    sizes = np.array([[64, 48], *[[48, 64]] * 16])
+    data = of_tracks(tracks, sizes)
+    batches = sampler(data, size=InputSize(None, 32, 64))
+    assert {index for batch in indices(batches) for index in batch} == set(range(1, 17))
+    assert len(indices(batches)) == len(batches) == 2
+    line = "data.identities [3, 2]: 1 portrait images are not trained on: 0 of their identities are"
+    assert capsys.readouterr().out.startswith(line)
+    sampler(data, size=InputSize(None, 32, 64), batch_size=B // 2, position=(1, 2))
+    sampler(data)
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("tracks", [[], [-1]])
+def test_data_without_identities_are_refused_by_the_name_of_their_key(tracks: list[int]) -> None:
+    data = of_tracks([tracks] * 20)
+    with pytest.raises(DataError, match=r"no object of train has an identity.*data\.identity$"):
+        sampler(data)
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [

@@ -73,14 +73,14 @@ def test_queries_are_what_the_figures_are_the_means_of() -> None:
     evaluator = IdentityEvaluator(full=True)
     images = split_vectors(outputs, batch)
     evaluator.objects, evaluator.detections = true_objects(images), searched_detections(images)
-    queries = evaluator.queries()
-    assert [(row["image_id"], row["identity"]) for row in queries] == [(7, 6), (8, 6)]
+    queries = evaluator.queries([*range(6), "p17"])
+    assert [(row["image_id"], row["identity"]) for row in queries] == [(7, "p17"), (8, "p17")]
     assert queries[0]["bbox"] == [20, 0, 10, 10]
     figures = identity_figures(evaluator.objects, evaluator.detections, draws=20)
     for name in ("rank1", "rank5", "mAP", "search_rank1", "search_mAP", "search_mAP_recall"):
         assert np.mean([row[name] for row in queries]) == pytest.approx(figures.values[name])
     assert "search_mAP_recall" in format_identities(figures)
-    assert IdentityEvaluator().queries() == []
+    assert IdentityEvaluator().queries([]) == []
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +116,11 @@ def test_a_run_with_an_embedding(tmp_path: Path, identities: Path, capsys: Any) 
     assert content["margins"]["mAP"] > 0
     queries = json.loads((run / "eval" / "queries.json").read_text())
     assert len(queries) == content["queries"] > 0
+    annotations = json.loads((identities / "annotations/instances_val.json").read_text())
+    tracks = {row["image_id"]: set() for row in annotations["annotations"]}
+    for row in annotations["annotations"]:
+        tracks[row["image_id"]].add(row.get("track_id"))
+    assert all(row["identity"] in tracks[row["image_id"]] for row in queries)  # the file's own
     assert "search_mAP_recall" in capsys.readouterr().out
     assert [*(run / "eval" / "vectors").rglob("projector_config.pbtxt")]
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from detector.evaluation import retrieval
 from detector.evaluation.retrieval import (
     Objects,
     Ranking,
@@ -183,6 +184,26 @@ def test_nobody_to_be_found_again() -> None:
     assert figures.margins == {}
 
 
+@pytest.mark.parametrize("draws", [0, 10])
+@pytest.mark.parametrize(
+    ("identities", "image_ids", "known"),
+    [
+        ([], [], set()),
+        ([-1, -1], [1, 2], set()),
+        ([0, 1], [1, 1], set()),  # in the same image
+        ([0, 0, -1], [1, 2, 3], {"rank1", "rank5", "mAP"}),
+    ],
+)
+def test_without_a_pair_of_two_identities_there_is_no_rate(
+    identities: list[int], image_ids: list[int], known: set[str], draws: int
+) -> None:
+    boxes = [[0, 0, 40, 40]] * len(identities)
+    truth = objects([0.0] * len(identities), identities, image_ids, np.reshape(boxes, (-1, 4)))
+    figures = identity_figures(truth, draws=draws)
+    assert {name for name, value in figures.values.items() if not np.isnan(value)} == known
+    assert figures.margins.keys() <= known
+
+
 def slow_tpr(truth: Objects, weights: list[float], rate: float) -> float:
     """The lowest threshold that at most a share `rate` of the impostors exceeds."""
     right, wrong = [], []
@@ -226,6 +247,18 @@ def test_tpr_at_far_by_hand() -> None:
     # 85 and 90 are 5 apart, nearer than both pairs of one identity
     truth = objects([0, 10, 90, 85], [0, 0, 1, 2], [1, 2, 3, 4])
     assert tpr_at_far(truth, (0.1, 0.2, 0.5)).tolist() == [0, 1, 1]  # of 10 pairs, in both orders
+
+
+def test_blocks_of_pairs_give_the_same_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rates low enough that most of the pairs are let go on the way."""
+    truth, rates = random_objects(0, count=90), (0.05, 0.01, 1e-3)
+    weights = np.random.default_rng(0).integers(0, 3, (5, 90))
+    whole = tpr_at_far(truth, rates), sample_tpr(truth, weights, rates)
+    monkeypatch.setattr(retrieval, "BLOCK", 7)
+    sizes = {cosines.shape for cosines, *_ in retrieval._pairs(truth)}
+    assert sizes == {(7, 90), (90 % 7, 90)}
+    np.testing.assert_array_equal(tpr_at_far(truth, rates), whole[0])
+    np.testing.assert_array_equal(sample_tpr(truth, weights, rates), whole[1])
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -4,9 +4,16 @@ import csv
 import io
 from pathlib import Path
 
+from detector.ablation.notes import note_rates
 from detector.ablation.report import summarize_runs
 from detector.ablation.summary import Summary
-from detector.ablation.tables import conditions_table, format_csv, main_table, scores_table
+from detector.ablation.tables import (
+    conditions_table,
+    format_csv,
+    main_table,
+    rates_table,
+    scores_table,
+)
 from tests.test_summary import LOSSES, TRUTH, made_up_ablation, summary, write_state
 
 __all__ = ["summary"]  # the fixture
@@ -50,6 +57,25 @@ def test_what_losses_do_to_scores(tmp_path: Path) -> None:
         write_state(ablation, cell, "done", "", result | scores)
     rows = scores_table(summarize_runs(ablation, TRUTH, draws=50)).cells()
     assert rows == [["GHMC", "0.100", "2.00%", "1.50"]]
+
+
+def test_rates_of_pairs(tmp_path: Path) -> None:
+    ablation = made_up_ablation(tmp_path / "out", [LOSSES])
+    before = summarize_runs(ablation, TRUTH, draws=50)
+    assert not rates_table(before).rows
+    assert not note_rates(before)
+    for number, cell in enumerate(ablation.cells_of(("GHMC",))):
+        rates = {"identity/TPR@FAR1e-1": 0.6 + 0.1 * number, "identity/TPR@FAR1e-2": None}
+        if number:
+            rates["identity/TPR@FAR1e-3"] = 0.25
+        write_state(ablation, cell, "done", "", ablation.outcome(cell).result | rates)
+    summary = summarize_runs(ablation, TRUTH, draws=50)
+    table = rates_table(summary)
+    assert table.heads == ["class_loss", "TPR@FAR1e-1", "TPR@FAR1e-3"]
+    assert table.cells() == [["GHMC", "0.700 ± 0.100", "0.250 ± 0.000"]]
+    assert "without interval" in note_rates(summary)
+    lines = list(csv.DictReader(io.StringIO(format_csv(ablation))))
+    assert [line["identity/TPR@FAR1e-3"] for line in lines] == ["", "", "", "0.25", "", "0.25"]
 
 
 def test_conditions(summary: Summary) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from detector.ablation.cells import Ablation
 from detector.ablation.effects import minimal_detectable_difference
-from detector.ablation.summary import Summary, baseline, point_title
+from detector.ablation.summary import RATES, Summary, baseline, point_title
 
 RISING = 0.01  # AP gained in the last quarter of training that is worth a note
 HEADINGS = {
@@ -22,6 +22,7 @@ def write_notes(summary: Summary, jobs: int) -> list[str]:
         note_missing(summary),
         note_figures(summary),
         *(note_verdict(summary, verdict) for verdict in HEADINGS),
+        note_rates(summary),
         note_power(summary),
         note_convergence(summary),
         note_tuning(summary.ablation),
@@ -63,6 +64,17 @@ def note_verdict(summary: Summary, verdict: str) -> str:
         if row.to_baseline is not None and row.to_baseline.verdict == verdict
     ]
     return f"{HEADINGS[verdict]}: {', '.join(names)}." if names else ""
+
+
+def note_rates(summary: Summary) -> str:
+    """Why there are no verdicts of TPR at FAR."""
+    if not any(row.figures[name] for row in summary.rows for name in RATES):
+        return ""
+    return (
+        "TPR@FAR is the mean ± standard deviation over seeds, without interval, p and verdict: it "
+        "is a share of pairs of objects, no mean over queries. Every cell's eval/metrics.json has "
+        "the interval for other images. -: too few pairs of two identities."
+    )
 
 
 def note_power(summary: Summary) -> str:

@@ -14,7 +14,13 @@ from detector.ablation.notes import write_notes
 from detector.ablation.page import Document
 from detector.ablation.pictures import draw_curves, draw_effects
 from detector.ablation.summary import Summary, measure_queries, summarize
-from detector.ablation.tables import conditions_table, format_csv, main_table, scores_table
+from detector.ablation.tables import (
+    conditions_table,
+    format_csv,
+    main_table,
+    rates_table,
+    scores_table,
+)
 from detector.config.errors import UserError
 from detector.config.files import read_json, write
 from detector.config.resolve import load
@@ -48,6 +54,7 @@ def report(
     tables = {
         "Results": main_table(summary),
         "Conditions": conditions_table(summary),
+        "TPR at FAR": rates_table(summary),
         "Scores": scores_table(summary),
     }
     tables = {heading: table for heading, table in tables.items() if table.rows}
@@ -92,14 +99,18 @@ def summarize_runs(
     for name in tqdm(folders, "comparing", unit="cell", disable=None, leave=False):
         if metric in RECOGNITION:
             path = folders[name] / "queries.json"
-            if path.is_file():  # a cell without the head recognizes nothing
-                measured[name] = measure_queries(read_json(path), metric, known, weights)
+            # a cell without the head recognizes nothing
+            if path.is_file() and (queries := read_json(path)):
+                measured[name] = measure_queries(queries, metric, known, weights)
             continue
         matches = match_all(truth, read_json(folders[name] / "detections.json"), ids)
         place = ("AP", "AP50").index(metric)
         measured[name] = float(full_ap(matches)[place]), bootstrap_ap(matches, weights)[place]
     if not measured:
-        raise UserError(f"--metric {metric}: no cell was trained with an embedding head")
+        raise UserError(
+            f"--metric {metric}: no cell was trained with an embedding head "
+            "and evaluated on identities that are in two images"
+        )
     return summarize(ablation, measured, metric, weights)
 
 

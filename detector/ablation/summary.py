@@ -10,7 +10,9 @@ from detector.ablation.effects import Sample, effect
 from detector.ablation.grid import RECOGNITION, Axis
 from detector.config.signatures import SLOTS
 from detector.evaluation.bootstrap import Comparison, holm
+from detector.evaluation.retrieval import TPR
 
+RATES = tuple(f"identity/{name}" for name in TPR)  # of pairs: no mean over queries, no interval
 SCORES = ("calibration_error", "pairs_above", "suppression_ms")  # what a loss does to scores
 FIGURES = ("AP", "AP50", "AP75", "step_seconds", "memory", "rise", *SCORES)
 Measured = tuple[float, np.ndarray]  # the metric of a cell, and on samples of the images (B,)
@@ -104,7 +106,7 @@ def _row(ablation: Ablation, point: Point, samples: Mapping[Point, Sample]) -> R
     results = [outcome.result for outcome in outcomes if outcome.state == "done"]
     figures = {
         name: [result[name] for result in results if result.get(name) is not None]
-        for name in (*FIGURES, *RECOGNITION, "identity/rise")
+        for name in (*FIGURES, *RECOGNITION, *RATES, "identity/rise")
     }
     base, first = baseline(point, ablation.axes), first_conditions(point, ablation.axes)
     base_first = first_conditions(base, ablation.axes)

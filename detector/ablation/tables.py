@@ -9,7 +9,7 @@ import numpy as np
 
 from detector.ablation.cells import Ablation
 from detector.ablation.grid import RECOGNITION
-from detector.ablation.summary import FIGURES, SCORES, Summary, short_key
+from detector.ablation.summary import FIGURES, RATES, SCORES, Summary, short_key
 from detector.evaluation.bootstrap import comparison_cells
 from detector.evaluation.table import Table
 
@@ -49,6 +49,18 @@ def scores_table(summary: Summary) -> Table:
     return Table(heads, rows, [*[""] * len(summary.ablation.axes), ".3f", ".2%", ".2f"])
 
 
+def rates_table(summary: Summary) -> Table:
+    """TPR at FAR over seeds, without rows where no cell knows."""
+    known = [name for name in RATES if any(row.figures[name] for row in summary.rows)]
+    heads = [*map(short_key, summary.ablation.axes), *(name.split("/")[1] for name in known)]
+    rows = []
+    for row in summary.rows:
+        spreads = [_spread(row.figures[name]) if row.figures[name] else None for name in known]
+        if any(spreads):
+            rows.append([*row.point, *spreads])
+    return Table(heads, rows)
+
+
 def conditions_table(summary: Summary) -> Table:
     """What the conditions do to each method; without rows where there are none."""
     heads = [*map(short_key, summary.ablation.axes)]
@@ -73,7 +85,7 @@ def format_csv(ablation: Ablation) -> str:
     axes = [axis.key for axis in ablation.axes]
     outcomes = [ablation.outcome(cell) for cell in ablation.cells]
     known = {name for outcome in outcomes for name in outcome.result}
-    names = [*FIGURES, *(name for name in RECOGNITION if name in known)]
+    names = [*FIGURES, *(name for name in (*RECOGNITION, *RATES) if name in known)]
     writer.writerow([*axes, "seed", "state", *names, "reason"])
     for cell, (state, reason, result) in zip(ablation.cells, outcomes, strict=True):
         figures = [result.get(name) for name in names]

@@ -1,7 +1,7 @@
 """Vectors with pictures of their objects, for TensorBoard's projector."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -14,14 +14,22 @@ MOST = 1000  # objects, of which the projector still moves
 
 
 def write_projector(
-    folder: Path, objects: Objects, read_image: Callable[[int], np.ndarray], most: int = MOST
-) -> None:
-    """Vectors of length 1, identities and crops of up to `most` objects with an identity, evenly
-    chosen; `read_image` gives the RGB image of an image id. Replaces what is in the folder."""
+    folder: Path,
+    objects: Objects,
+    names: Sequence[int | str],
+    read_image: Callable[[int], np.ndarray],
+    most: int = MOST,
+) -> bool:
+    """Vectors of length 1, identities, as `names` has them by number, and crops of up to `most`
+    objects with an identity, evenly chosen; `read_image` gives the RGB image of an image id.
+    Replaces what is in the folder, which goes where no object has an identity. Returns whether any
+    has one."""
     import torch
     from torch.utils.tensorboard import SummaryWriter
 
-    known = np.flatnonzero(objects.identities >= 0)
+    shutil.rmtree(folder, ignore_errors=True)
+    if not len(known := np.flatnonzero(objects.identities >= 0)):
+        return False
     rows = known[np.unique(np.linspace(0, len(known) - 1, most).round().astype(int))]
     crops = []
     for image_id in dict.fromkeys(objects.image_ids[rows].tolist()):
@@ -30,14 +38,14 @@ def write_projector(
             crops.append((row, crop(image, objects.boxes[row])))
     order = [row for row, _ in crops]
     pixels = torch.from_numpy(np.stack([picture for _, picture in crops]))
-    shutil.rmtree(folder, ignore_errors=True)
     with SummaryWriter(str(folder)) as writer:
         writer.add_embedding(
             torch.from_numpy(unit(objects.vectors[order])),
-            objects.identities[order].tolist(),
+            [names[number] for number in objects.identities[order]],
             pixels.permute(0, 3, 1, 2).float() / 255,
             tag="identities",
         )
+    return True
 
 
 def crop(image: np.ndarray, box: np.ndarray) -> np.ndarray:

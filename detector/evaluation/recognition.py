@@ -87,9 +87,10 @@ class IdentityEvaluator(pl.Callback):
             if not np.isnan(value):
                 pl_module.log(f"val/identity/{name}", value)
 
-    def queries(self) -> list[dict[str, Any]]:
-        """What became of every query, as plain values: its image, box and identity, and its ranks
-        and APs on true boxes ("rank1", "rank5", "mAP") and on detections ("search_mAP" ...)."""
+    def queries(self, names: Sequence[int | str]) -> list[dict[str, Any]]:
+        """What became of every query, as plain values: its image, box and identity, as `names` has
+        it by number, and its ranks and APs on true boxes ("rank1", "rank5", "mAP") and on
+        detections ("search_mAP" ...)."""
         if self.objects is None or self.detections is None:
             return []
         truth = rank_truth(self.objects)
@@ -98,7 +99,7 @@ class IdentityEvaluator(pl.Callback):
             {
                 "image_id": int(self.objects.image_ids[row]),
                 "bbox": self.objects.boxes[row].tolist(),
-                "identity": int(self.objects.identities[row]),
+                "identity": names[self.objects.identities[row]],
                 **_columns(truth, number, ""),
                 **_columns(search, number, "search_"),
             }

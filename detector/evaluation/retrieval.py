@@ -13,7 +13,7 @@ AP of a query: the precision at the rank of every right one, their mean over tho
 the detector ("ap_recall"). Queries whose identity is in no other image do not count.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,8 @@ from detector.evaluation.bootstrap import LEVEL, image_weights, margin_of_error,
 from detector.evaluation.voc import box_iou
 
 RATES = (1e-1, 1e-2, 1e-3, 1e-4)
+TPR = tuple(f"TPR@FAR{rate:.0e}".replace("e-0", "e-") for rate in RATES)
+BLOCK = 256  # objects whose pairs with all others are looked at together
 GRID = 400  # thresholds at which samples of the queries are counted
 
 
@@ -115,27 +117,39 @@ def _rank(objects: Objects, gallery: Objects, found: list[np.ndarray]) -> Rankin
 
 def tpr_at_far(objects: Objects, rates: Sequence[float] = RATES) -> np.ndarray:
     """Share (len(rates),) of the pairs of one identity that are more similar than all but a share
-    `rate` of the pairs of two identities; pairs are of different images. nan without pairs of one
-    identity, and where there are fewer than 1 / rate pairs of two."""
-    cosines, genuine, impostor = _pairs(objects)
-    right, wrong = cosines[genuine], np.append(np.sort(cosines[impostor])[::-1], -np.inf)
+    `rate` of the pairs of two identities; pairs are of different images, and count in both orders.
+    nan without pairs of one identity, and where there are fewer than 1 / rate pairs of two."""
+    most = int(max(rates) * len(objects.identities) ** 2) + 2  # what any rate asks for
+    right, wrong, count = [np.zeros(0)], np.zeros(0, np.float32), 0
+    for cosines, genuine, impostor in _pairs(objects):
+        right.append(cosines[genuine])
+        wrong, count = np.append(wrong, cosines[impostor]), count + int(impostor.sum())
+        if len(wrong) > 2 * most:
+            wrong = np.partition(wrong, -most)[-most:]
+    passed, wrong = np.concatenate(right), np.append(np.sort(wrong)[::-1], -np.inf)
     result = np.full(len(rates), np.nan)
     for column, rate in enumerate(rates):
-        allowed = int(rate * (len(wrong) - 1) + 1e-9)
-        if allowed and len(right):
-            result[column] = np.count_nonzero(right > wrong[allowed]) / len(right)
+        allowed = int(rate * count + 1e-9)
+        if allowed and len(passed):
+            result[column] = np.count_nonzero(passed > wrong[allowed]) / len(passed)
     return result
 
 
 def sample_tpr(objects: Objects, weights: np.ndarray, rates: Sequence[float] = RATES) -> np.ndarray:
     """The same (B, len(rates)) for B samples of the objects, in which `weights` (B, M) count how
     often each is there as the first of a pair; to the resolution of some hundred thresholds."""
-    cosines, genuine, impostor = _pairs(objects)
-    scores = np.sort(cosines[impostor])[::-1]
-    steps = np.geomspace(1, max(1, len(scores)), GRID).round().astype(int) - 1  # fine at the top
-    thresholds = np.append(np.unique(scores[np.unique(steps)][: len(scores)])[::-1], -np.inf)
-    right, wrong = (weights @ _counts(cosines, mask, thresholds) for mask in (genuine, impostor))
+    wrong_pairs = [cosines[impostor] for cosines, _, impostor in _pairs(objects)]
     result = np.full((len(weights), len(rates)), np.nan)
+    if not sum(map(len, wrong_pairs)):
+        return result
+    scores = np.sort(np.concatenate(wrong_pairs))[::-1]
+    steps = np.geomspace(1, len(scores), GRID).round().astype(int) - 1  # fine at the top
+    thresholds = np.append(np.unique(scores[np.unique(steps)])[::-1], -np.inf)
+    tables = [
+        (_counts(cosines, genuine, thresholds), _counts(cosines, impostor, thresholds))
+        for cosines, genuine, impostor in _pairs(objects)
+    ]
+    right, wrong = (weights @ np.concatenate(table) for table in zip(*tables, strict=True))
     for row in np.flatnonzero(right[:, -1] > 0):
         for column, rate in enumerate(rates):
             allowed = rate * wrong[row, -1]
@@ -145,17 +159,20 @@ def sample_tpr(objects: Objects, weights: np.ndarray, rates: Sequence[float] = R
     return result
 
 
-def _pairs(objects: Objects) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cosines, and which of them are pairs of one identity and of two, each (M, M)."""
-    known = objects.identities >= 0
-    vectors = unit(objects.vectors).astype(np.float32)
-    pair = known[:, None] & known & (objects.image_ids[:, None] != objects.image_ids)
-    same = objects.identities[:, None] == objects.identities
-    return vectors @ vectors.T, pair & same, pair & ~same
+def _pairs(objects: Objects) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Cosines of some objects with all, and which of them are pairs of one identity and of two,
+    each (BLOCK, M), until all objects were there: (M, M) does not fit into memory."""
+    known, vectors = objects.identities >= 0, unit(objects.vectors)
+    for start in range(0, len(known), BLOCK):
+        rows = slice(start, start + BLOCK)
+        pair = known[rows, None] & known & (objects.image_ids[rows, None] != objects.image_ids)
+        same = objects.identities[rows, None] == objects.identities
+        # rounded, so that equal vectors have equal cosines wherever they are
+        yield (vectors[rows] @ vectors.T).astype(np.float32), pair & same, pair & ~same
 
 
 def _counts(cosines: np.ndarray, mask: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """(M, T): how many of the masked cosines of every row exceed each of the falling thresholds."""
+    """(BLOCK, T): how many masked cosines of every row exceed each of the falling thresholds."""
     table = np.zeros((len(cosines), len(thresholds)))
     for row, (values, chosen) in enumerate(zip(cosines, mask, strict=True)):
         place = np.searchsorted(-thresholds, -values[chosen], side="right")
@@ -170,11 +187,12 @@ def identity_figures(
     `detections` also "search_rank1", "search_rank5", "search_mAP" and "search_mAP_recall".
 
     Margins are those of a bootstrap over the queries, which are drawn image by image: queries of
-    one image share its light and its neighbors. `draws` 0: no margins.
+    one image share its light and its neighbors. `draws` 0, or no object: no margins.
     """
     values: dict[str, float] = {}
     samples: dict[str, np.ndarray] = {}
     image, number = np.unique(objects.image_ids, return_inverse=True)
+    draws = draws if len(image) else 0
     weights = image_weights(len(image), draws)[:, number] if draws else np.zeros((0, len(number)))
     rankings = {"": rank_truth(objects)}
     if detections is not None:
@@ -188,9 +206,9 @@ def identity_figures(
             total = each.sum(axis=1)
             values[prefix + name] = float(column.mean()) if len(column) else np.nan
             samples[prefix + name] = each @ column / np.where(total > 0, total, np.nan)
-    names = [f"TPR@FAR{rate:.0e}".replace("e-0", "e-") for rate in RATES]
-    values |= dict(zip(names, tpr_at_far(objects).tolist(), strict=True))
-    samples |= dict(zip(names, sample_tpr(objects, weights).T, strict=True))
+    values |= dict(zip(TPR, tpr_at_far(objects).tolist(), strict=True))
+    if draws:
+        samples |= dict(zip(TPR, sample_tpr(objects, weights).T, strict=True))
     margins = {
         name: margin_of_error(LEVEL / 2, 0.0, standard_error(sample), 1)
         for name, sample in samples.items()
