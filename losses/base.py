@@ -23,6 +23,13 @@ from torch import Tensor, nn
 IGNORED = -1
 
 
+def check_smoothing(label_smoothing: float) -> float:
+    """The value; ValueError where it is no share of a target."""
+    if not 0 <= label_smoothing < 1:
+        raise ValueError(f"label_smoothing {label_smoothing}: give 0 or more, below 1")
+    return label_smoothing
+
+
 class Loss(nn.Module, ABC):
     """What classification and box losses share: a weight, which Criterion applies, and `setup`.
 

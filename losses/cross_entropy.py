@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losses.base import IGNORED, ClassificationLoss, full_precision
+from losses.base import IGNORED, ClassificationLoss, check_smoothing, full_precision
 from losses.sigmoid import SigmoidLoss
 
 
@@ -32,7 +32,7 @@ class SigmoidCrossEntropy(SigmoidLoss):
         weight: float = 1.0,
     ) -> None:
         super().__init__(class_weights=class_weights, weight=weight)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = check_smoothing(label_smoothing)
 
     def per_example(self, x_t: Tensor) -> Tensor:
         nll = F.softplus(-x_t)
@@ -61,6 +61,8 @@ class BalancedCrossEntropy(SigmoidLoss):
         class_weights: Sequence[float] | None = None,
         weight: float = 1.0,
     ) -> None:
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"alpha {alpha}: give 0 to 1")
         super().__init__(alpha, 1 - alpha, class_weights, weight)
 
     def per_example(self, x_t: Tensor) -> Tensor:
@@ -90,7 +92,7 @@ class SoftmaxCrossEntropy(ClassificationLoss):
         weight: float = 1.0,
     ) -> None:
         super().__init__(weight)
-        self.label_smoothing = label_smoothing
+        self.label_smoothing = check_smoothing(label_smoothing)
         self.register_class_weights(class_weights)
 
     def initial_bias(self, num_classes: int, prior: float) -> Tensor:

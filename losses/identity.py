@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from losses.base import full_precision
+from losses.base import check_smoothing, full_precision
 from losses.embedding import EmbeddingLoss, joint_mean, normalize
 
 
@@ -28,9 +28,7 @@ class ClassifierLoss(EmbeddingLoss):
 
     def __init__(self, label_smoothing: float = 0.0, bias: bool = False, weight: float = 1.0):
         super().__init__(weight)
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing {label_smoothing}: give 0 or more, below 1")
-        self.label_smoothing, self.bias = label_smoothing, bias
+        self.label_smoothing, self.bias = check_smoothing(label_smoothing), bias
         self.num_identities = 0
 
     def setup(self, num_identities: int, dim: int) -> None:

@@ -9,11 +9,14 @@ from torch import Tensor
 
 from losses import (
     ArcFaceLoss,
+    BalancedCrossEntropy,
     CenterLoss,
     CombinedMarginLoss,
     CosFaceLoss,
     EmbeddingLoss,
     IdentityCrossEntropy,
+    SigmoidCrossEntropy,
+    SoftmaxCrossEntropy,
     SphereFaceLoss,
     TripletLoss,
 )
@@ -142,6 +145,9 @@ def test_a_single_identity_in_all_data() -> None:
 @pytest.mark.parametrize(
     ("loss", "options"),
     [
+        (SigmoidCrossEntropy, {"label_smoothing": 1}),
+        (SoftmaxCrossEntropy, {"label_smoothing": -1}),
+        (BalancedCrossEntropy, {"alpha": 1.5}),
         (IdentityCrossEntropy, {"label_smoothing": 2}),
         (IdentityCrossEntropy, {"label_smoothing": -0.1}),
         (SphereFaceLoss, {"m": 0}),
@@ -158,7 +164,7 @@ def test_a_single_identity_in_all_data() -> None:
     ],
 )
 def test_values_without_meaning_are_refused(
-    loss: type[EmbeddingLoss], options: dict[str, Any]
+    loss: type[torch.nn.Module], options: dict[str, Any]
 ) -> None:
     ((name, value),) = options.items()
     with pytest.raises(ValueError, match=rf"\b{name}\d? {value}\b.*: give "):
