@@ -175,7 +175,7 @@ def test_without_a_best_checkpoint_the_last_is_taken_and_named(
     (copy / "checkpoints" / "best.ckpt").unlink()
     OPENING[name](copy)
     last = str(copy / "checkpoints" / "last.ckpt")
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if last in line]
+    (line,) = [line for line in "".join(capsys.readouterr()).splitlines() if last in line]
     assert line.startswith("weights: ") or "has no best checkpoint yet" in line
     (copy / "checkpoints" / "last.ckpt").unlink()
     shutil.rmtree(copy.parent / "new", ignore_errors=True)
