@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -335,6 +336,32 @@ def test_two_processes_train_as_one_on_the_joint_batch(tiny: list[str], tmp_path
     expected, found = weights(one)["state_dict"], weights(two)["state_dict"]
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_torchrun_joins_two_machines(tiny: list[str], tmp_path: Path) -> None:
+    """Two processes of this one stand for them; the docs show this command."""
+    shared = [*tiny, "--trainer.max_epochs", "1", "--data.batch_size", "2"]
+    words = [*shared, "--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    done = command("train.py", *words, "--run", str(tmp_path / "one"))
+    assert done.returncode == 0, done.stderr
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--master_port"]
+    launch += [str(port), "--nproc_per_node", "1", "--master_addr", "127.0.0.1", "--node_rank"]
+    words = [*shared, "--trainer.devices", "1", "--trainer.num_nodes", "2"]
+    nodes = [
+        subprocess.Popen(
+            [*launch, str(k), "--", "train.py", *words, "--run", str(tmp_path / "two")], cwd=ROOT
+        )
+        for k in range(2)
+    ]
+    assert [node.wait(300) for node in nodes] == [0, 0]
+    one, two = (tmp_path / name for name in ("one", "two"))
+    assert losses(one) == losses(two)
+    expected, found = weights(one)["state_dict"], weights(two)["state_dict"]
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
 @pytest.mark.slow
