@@ -33,6 +33,13 @@ def test_the_main_table(summary: Summary) -> None:
     assert ghm[5:8] == [effect.interval(), "< 0.001", "lower"]
 
 
+def test_a_point_that_has_run_may_not_have_the_metric(tmp_path: Path) -> None:
+    ablation = made_up_ablation(tmp_path / "out", [LOSSES])
+    summary = summarize_runs(ablation, TRUTH, draws=50)
+    rows = main_table(summary._replace(metric="identity/mAP")).cells()
+    assert rows[0] == ["FocalLoss", "0 of 3", "has no identity/mAP"]
+
+
 def test_seeds_that_are_not_done(tmp_path: Path) -> None:
     ablation = made_up_ablation(tmp_path / "out", [LOSSES])
     focal, ghm = (ablation.cells_of((name,)) for name in ("FocalLoss", "GHMC"))

@@ -25,7 +25,8 @@ def main_table(summary: Summary) -> Table:
         count, figures = len(row.figures[metric]), row.figures
         seeds = f"{count}" if count == row.planned else f"{count} of {row.planned}"
         if not count:
-            rows.append([*row.point, seeds, "not yet run"])
+            has_run = figures["AP"]  # and is a detector without an embedding head, say
+            rows.append([*row.point, seeds, f"has no {metric}" if has_run else "not yet run"])
             continue
         spreads = [_spread(figures[name]) for name in shown]
         cells = [*row.point, seeds, *spreads, *comparison_cells(row.to_baseline)]
