@@ -30,11 +30,11 @@ USAGE = """python scripts/predict.py RUN IMAGE|FOLDER|VIDEO ... --out DIR [--sco
        python scripts/predict.py RUN IMAGE --out -
        python scripts/predict.py RUN --split val [--count 12] --out DIR
 
-Writes every image and video with its boxes, and detections.json: file_name, frame of a video,
-category, bbox (x, y, width, height in pixels of the upright picture), score. --out - writes a line
-of JSON per object to a pipe instead, and nothing else. With --split the ground truth is on the
-left, sheet.png shows the first 24 pictures together, and detections.json has the data set's
-image_id and category_id. A camera (camera:0) ends with Ctrl-C."""
+Writes every image and video with its boxes, and detections.json: file_name as it was given, frame
+of a video, category, bbox (x, y, width, height in pixels of the upright picture), score. --out -
+writes a line of JSON per object to a pipe instead, and nothing else. With --split the ground truth
+is on the left, sheet.png shows the first 24 pictures together, and detections.json has the data
+set's image_id and category_id. A camera (camera:0) ends with Ctrl-C."""
 PROGRAM_OPTIONS = {
     "run": Option(str, ..., "name of a run under runs/, its path, or a file of export.py"),
     "images": Option(list[str], [], "images, videos, folders of them in any depth, camera:NUMBER"),
