@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -74,16 +75,25 @@ def open_url(url: str, start: int = 0) -> http.client.HTTPResponse:
         error.close()
         if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise EOFError from None
-        raise DataError(
-            f"{url}: the server answers {error.code} {error.reason}: name another by --mirror "
-            "(--help has some)"
-        ) from None
+        answer = f"{url}: the server answers {error.code} {error.reason}"
+        if error.code >= http.HTTPStatus.INTERNAL_SERVER_ERROR:  # it may be busy for a moment
+            raise ConnectionError(answer) from None
+        raise DataError(f"{answer}: name another by --mirror (--help has some)") from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error or type(error).__name__
         raise ConnectionError(f"{url} cannot be reached ({reason})") from None
     except ValueError as error:
         raise DataError(f"{url} is no address ({error}): --mirror begins with http://") from None
     return response
+
+
+def read(response: http.client.HTTPResponse) -> bytes:
+    """The next bytes of an answer. Whatever the network does is a ConnectionError; what the disk
+    does is none."""
+    try:
+        return response.read(CHUNK)
+    except OSError as error:
+        raise ConnectionError(str(error)) from None
 
 
 def length_of(url: str) -> int:
@@ -116,14 +126,14 @@ def fetch(url: str, part: Path, length: int, progress: Progress) -> None:
                     progress(-size)
                     size = 0
                 with part.open("ab" if resumed else "wb") as file:
-                    while chunk := response.read(CHUNK):
+                    while chunk := read(response):
                         size += file.write(chunk)
                         progress(len(chunk))
             if not length:
                 return
         except EOFError:
             why = f"it has {size} bytes and promised {length}"
-        except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
+        except (ConnectionError, http.client.HTTPException) as error:
             why = str(error)
         idle = 0 if size > before else idle + 1
         if idle == ATTEMPTS:
@@ -185,7 +195,7 @@ def unpack(path: Path, folder: Path, top: str = "") -> tuple[int, int]:
                 shutil.copyfileobj(stream, file, CHUNK)
             os.replace(part, target)
             written += 1
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, tarfile.TarError, EOFError) as error:
         raise DataError(f"{path} is damaged ({error}): delete it and fetch it again") from None
     return written, present
 

@@ -1,13 +1,16 @@
 """Downloads from a server of this machine that breaks off, lies and forgets."""
 
+import errno
 import hashlib
 import http.server
 import io
+import random
 import shutil
 import tarfile
 import threading
 import zipfile
 from collections.abc import Iterator
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +34,7 @@ class Behavior:
         self.break_after: int | None = None  # bytes of an answer
         self.ranges = True
         self.lie = 0  # so many bytes more are promised than there are
+        self.busy: set[int] = set()  # places of the requests that are answered by 503
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -44,6 +48,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         asked = self.headers.get("Range")
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
         behavior.starts.append(start)
+        if len(behavior.starts) in behavior.busy:
+            self.send_error(503)
+            return
         if start and start >= len(body) and behavior.ranges:
             self.send_error(416)
             return
@@ -133,6 +140,35 @@ def test_a_broken_connection_is_taken_up_where_it_broke(voc: Behavior, tmp_path:
     run(voc, tmp_path)
     assert_complete(tmp_path)
     assert voc.starts == [0, *range(0, len(TAR), 4000)]  # the first asks for the length
+
+
+def test_what_passes_is_waited_for(
+    voc: Behavior, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A busy server, and a network that is gone while bytes are read."""
+    failing, original = [OSError(errno.EHOSTUNREACH, "No route")], HTTPResponse.read
+
+    def read(response: HTTPResponse, count: int) -> bytes:
+        if failing:
+            raise failing.pop()
+        return original(response, count)
+
+    monkeypatch.setattr(HTTPResponse, "read", read)
+    voc.busy = {2, 3}
+    run(voc, tmp_path)
+    assert not failing
+    assert voc.starts == [0] * 5  # length, busy, busy, unreachable, all
+    assert_complete(tmp_path)
+    voc.busy = set(range(99))
+    line = failure(voc, tmp_path / "new", capsys)
+    assert "x.tar: the server answers 503 Service Unavailable: check the connection" in line
+
+
+def test_a_file_in_the_place_of_the_folder_is_one_line(
+    voc: Behavior, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert "file: File exists; name another place" in failure(voc, tmp_path / "file", capsys)
 
 
 def test_an_interrupted_download_goes_on(voc: Behavior, tmp_path: Path) -> None:
@@ -253,12 +289,13 @@ def test_links_in_an_archive_are_left_out(tmp_path: Path) -> None:
     assert unpack(tmp_path / "archive", tmp_path / "in") == (0, 0)
 
 
-def test_a_damaged_zip_is_told_and_leaves_no_half_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_damaged_zip_is_told_and_leaves_no_half_file(kind: int, tmp_path: Path) -> None:
     path = tmp_path / "archive.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("train2017/a.jpg", b"0123456789" * 100)
+    with zipfile.ZipFile(path, "w", kind) as archive:
+        archive.writestr("train2017/a.jpg", random.Random(0).randbytes(1000).hex())
     content = bytearray(path.read_bytes())
-    content[200] ^= 1
+    content[200:210] = b"\xff" * 10
     path.write_bytes(content)
     with pytest.raises(DataError, match="is damaged"):
         unpack(path, tmp_path / "in")

@@ -18,7 +18,8 @@ def not_installed(name: str | None) -> str:
 
 # What a disk may answer: full, no right to write, a folder where a file should be ...
 FULL, FORBIDDEN = (errno.ENOSPC, errno.EDQUOT), (errno.EACCES, errno.EPERM, errno.EROFS)
-DISK = (*FULL, *FORBIDDEN, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EIO)
+FOLDERS = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST)
+DISK = (*FULL, *FORBIDDEN, *FOLDERS, errno.ENAMETOOLONG, errno.EIO)
 
 
 def describe_disk_error(error: OSError, path: object = None) -> str:
