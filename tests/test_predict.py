@@ -487,6 +487,18 @@ def test_a_box_without_an_area_has_a_crop(tmp_path: Path) -> None:
     assert sizes == [(1, 49), (19, 1), (60, 90)]  # rows 3.5 to 21.5, columns 6 to 54
 
 
+def test_a_class_has_one_folder_of_crops_whatever_its_name(tmp_path: Path) -> None:
+    """A crop of class a/b is not replaced by one of class a in the picture b/one.png."""
+    marks = [Marks(np.array([[0, 0, 9, 9]]), np.array([k]), np.ones(1)) for k in (0, 1)]
+    names = ("one.png", "b/one.png")
+    both = [Seen(n, (9, 9), m, output=n) for n, m in zip(names, marks, strict=True)]
+    folder = Folder(tmp_path, both, ["a/b", "a"], None, "json", crops=True)
+    for seen in both:
+        folder.add(seen, np.zeros((9, 9, 3), np.uint8))
+    crops = {path.relative_to(tmp_path / "crops").as_posix() for path in tmp_path.rglob("*.jpg")}
+    assert crops == {"a_b/one_0001.jpg", "a/b/one_0001.jpg"}
+
+
 def test_lines_go_to_a_pipe_and_nothing_else(
     predict: ModuleType, run: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,7 +111,7 @@ class Folder:
             rows = _span(top - dy, bottom + dy, height)
             self.numbers[stem] += 1
             name = f"{stem}_{self.numbers[stem]:04d}.jpg"
-            folder = self.out / CROPS / safe_name(self.classes[label])
+            folder = self.out / CROPS / safe_name(self.classes[label]).replace("/", "_")
             write(folder / name, encode(image[rows, columns], ".jpg"))
 
     def _end_video(self) -> None:
