@@ -134,6 +134,7 @@ def write_figures(
         "scores": done.meter.figures,
         "best_score": points.best._asdict(),
         "best_score_per_class": {name: p._asdict() for name, p in points.per_class.items()},
+        "curve_by_score": points.curve.sample(),
         "curves_by_score": {name: curve.sample() for name, curve in points.curves.items()},
         "confusion": points.confusion and points.confusion._asdict(),
         "made_from": made_from(config, options, done.data, done.evaluator.image_ids),

@@ -38,6 +38,19 @@ def test_the_panels_show_the_figures(content: Any) -> None:
     assert sum(map(int, shown)) == sum(map(sum, points.confusion.counts))
 
 
+def test_a_class_may_have_any_name(content: Any, tmp_path: Path) -> None:
+    """Neither a formula, nor hidden from the legend, as matplotlib takes $..$ and _."""
+    pytest.importorskip("matplotlib", reason="pictures need the extra 'plots'")
+    truth, results = random_set(0)
+    for row, name in zip(truth["categories"], ("$x_{$", "_hidden", "a, b/c"), strict=False):
+        row["name"] = name
+    odd = coco_figures(truth, results), explain(truth, results)
+    write_report(tmp_path, "in $y_{$", *odd)
+    curves, *_ = draw_report("title", *odd).axes
+    shown = {text.get_text().strip() for text in curves.get_legend().get_texts()}
+    assert {text.rpartition(" (")[0] for text in shown} == {r"\$x_{\$", "_hidden", "a, b/c", "mean"}
+
+
 def test_tensorboard_gets_figures_errors_and_the_picture(content: Any, tmp_path: Path) -> None:
     figures, (errors, _, points, _) = content
     write_report(tmp_path, "title", *content, np.zeros((20, 30, 3), np.uint8), step=7)

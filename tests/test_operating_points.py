@@ -125,7 +125,7 @@ def test_points_by_hand() -> None:
 
 def test_a_curve_in_a_file_has_the_points_of_every_hundredth() -> None:
     truth, results = random_set(0)
-    curve = explain(truth, results).points.curves["all"]
+    curve = explain(truth, results).points.curve
     sampled = curve.sample([0.0, 0.25, 0.5, 0.75, 1.0])
     for k, threshold in enumerate(sampled["score"]):
         above = np.flatnonzero(curve.thresholds >= threshold)
@@ -133,14 +133,14 @@ def test_a_curve_in_a_file_has_the_points_of_every_hundredth() -> None:
             expected = getattr(curve, name)[above[-1]] if len(above) else math.nan
             assert sampled[name][k] == pytest.approx(expected, abs=1e-4, nan_ok=True)
     assert {len(values) for values in curve.sample().values()} == {101}
-    nothing = explain(truth, []).points.curves["all"].sample()
+    nothing = explain(truth, []).points.curve.sample()
     assert np.isnan(nothing["f1"]).all()
 
 
 def test_equal_scores_are_one_point_and_the_lowest_threshold_is_half_of_it() -> None:
     truth = truth_of([box(0, GOOD), box(1, GOOD)])
     results = [box(0, GOOD, score=0.5), box(1, FAR, score=0.5)]
-    curve = explain(truth, results).points.curves["all"]
+    curve = explain(truth, results).points.curve
     assert curve.thresholds.tolist() == [0.5]
     assert curve.best() == pytest.approx((0.25, 0.5, 0.5, 0.5))
 
@@ -168,3 +168,23 @@ def test_of_a_crowd_all_detections_count_that_were_asked_for() -> None:
     assert sum(counted.calibration.counts) == 150
     fewer = explain(truth, rows, max_detections=50)  # eval.py never gives so few
     assert fewer.points.best.recall == pytest.approx(100 / 150)
+
+
+def test_of_equal_boxes_the_most_confident_class_is_the_one_taken_for() -> None:
+    """An anchor has one box for all classes, so that its detections overlap an object equally."""
+    objects = [box(0, GOOD, category_id=3), box(1, GOOD, category_id=3)]
+    truth = truth_of(objects, categories=(1, 2, 3))
+    results = [box(0, NEAR, score=0.6), box(0, NEAR, score=0.9, category_id=2)]
+    results += [box(1, GOOD, score=0.5, category_id=3)]  # the best score is below all of them
+    confusion = explain(truth, results).points.confusion
+    assert confusion is not None
+    assert confusion.counts == [[0, 0, 0, 0], [0, 0, 0, 0], [0, 1, 1, 0], [1, 0, 0, 0]]
+
+
+def test_a_class_may_have_any_name() -> None:
+    truth, results = random_set(0)
+    expected = explain(truth, results).points
+    truth["categories"][0]["name"] = "all"
+    points = explain(truth, results).points
+    assert points.best == expected.best
+    assert points.curves["all"].best() == pytest.approx(expected.per_class["class 3"], nan_ok=True)

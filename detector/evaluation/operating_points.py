@@ -71,12 +71,13 @@ class Confusion(NamedTuple):
 
 
 class OperatingPoints(NamedTuple):
-    """`best`: of all classes together, every object and detection counts once · `per_class`: class
-    name -> its own best · `curves`: class name, or "all" -> its curve · `confusion`: at the
-    threshold of `best`, None where there is none."""
+    """`best` and `curve`: of all classes together, every object and detection counts once ·
+    `per_class` and `curves`: class name -> its own · `confusion`: at the threshold of `best`, None
+    where there is none."""
 
     best: OperatingPoint
     per_class: dict[str, OperatingPoint]
+    curve: Curve
     curves: dict[str, Curve]
     confusion: Confusion | None
 
@@ -91,13 +92,13 @@ def find_operating_points(
     category id -> class name."""
     curves = {names[category]: draw_curve([m]) for category, m in matches.items()}
     per_class = {name: curve.best() for name, curve in curves.items()}
-    curves = {"all": draw_curve(list(matches.values())), **curves}
-    best, confusion = curves["all"].best(), None
+    curve = draw_curve(list(matches.values()))
+    best, confusion = curve.best(), None
     if not np.isnan(best.threshold):
         counts = confuse(objects, results, matches, best.threshold)
         known = [names[category] for category in matches]
         confusion = Confusion(best.threshold, [*known, BACKGROUND], counts.tolist())
-    return OperatingPoints(best, per_class, curves, confusion)
+    return OperatingPoints(best, per_class, curve, curves, confusion)
 
 
 def draw_curve(matches: Sequence[Matches]) -> Curve:
@@ -124,7 +125,8 @@ def confuse(
 
     The diagonal are the correct detections, by COCO's rules. What is then left of detections and
     objects of an image is paired by falling IoU, from 0.5 on, each once: an object that is taken
-    for another class. All else is background.
+    for another class; of equal boxes (an anchor has one for all classes) as the most confident
+    says. All else is background.
     """
     order = {category: k for k, category in enumerate(matches)}
     counts = np.zeros((len(order) + 1, len(order) + 1), int)
@@ -142,6 +144,7 @@ def confuse(
         if not row.get("iscrowd") and index not in taken:
             left[row["image_id"]].append(index)
     for image in wrong.keys() | left.keys():
+        wrong[image].sort(key=lambda index: -results[index]["score"])
         boxes = [objects[index]["bbox"] for index in left[image]]
         found = [results[index]["bbox"] for index in wrong[image]]
         true = [order[objects[index]["category_id"]] for index in left[image]]

@@ -28,6 +28,12 @@ def make_panels(
     return figure, panels
 
 
+def plain(text: str) -> str:
+    """A user's text, for matplotlib: which would set what stands between $ and $ as a formula, and
+    leave out of a legend what begins with _."""
+    return text.replace("$", r"\$") if text[:1] != "_" else plain(f" {text}")
+
+
 def save_picture(
     path: Path, draw: Callable[..., Any], *arguments: Any, dpi: int = 100
 ) -> np.ndarray | None:

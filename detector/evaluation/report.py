@@ -17,7 +17,7 @@ from detector.evaluation.operating_points import (
     OperatingPoints,
     format_operating_points,
 )
-from detector.evaluation.pictures import NO_MATPLOTLIB, make_panels, save_picture
+from detector.evaluation.pictures import NO_MATPLOTLIB, make_panels, plain, save_picture
 from detector.evaluation.recognition import format_identities
 from detector.evaluation.scores import format_scores
 from detector.evaluation.tide import KINDS, Errors, Explanation, format_errors
@@ -73,7 +73,7 @@ def write_report(
 def draw_report(title: str, figures: Figures, explanation: Explanation) -> Any:
     """Six panels as a matplotlib Figure."""
     figure, panels = make_panels(2, 3, (16, 8.5))
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     _draw_curves(panels[0, 0], figures)
     _draw_sizes(panels[0, 1], figures)
     _draw_thresholds(panels[0, 2], explanation.points)
@@ -99,7 +99,7 @@ def _draw_curves(panel: Any, figures: Figures) -> None:
     known = [name for name, curve in figures.curves.items() if curve and curve[0] >= 0]
     known.sort(key=lambda name: -figures.per_class[name]["objects"])
     for name in known[:CLASSES]:
-        label = f"{name} ({figures.per_class[name]['AP50']:.2f})"
+        label = plain(f"{name} ({figures.per_class[name]['AP50']:.2f})")
         panel.plot(recall, figures.curves[name], linewidth=1, label=label)
     if known:
         mean = np.mean([figures.curves[name] for name in known], axis=0)
@@ -141,10 +141,9 @@ def _draw_calibration(panel: Any, calibrated: Calibration) -> None:
 
 
 def _draw_thresholds(panel: Any, points: OperatingPoints) -> None:
-    curve, best = points.curves["all"], points.best
-    classes = {name: curve for name, curve in points.curves.items() if name != "all"}
-    for name in sorted(classes, key=lambda name: -len(classes[name].f1))[:CLASSES]:
-        panel.plot(classes[name].thresholds, classes[name].f1, color="0.75", linewidth=0.7)
+    curve, best = points.curve, points.best
+    for other in sorted(points.curves.values(), key=lambda other: -len(other.f1))[:CLASSES]:
+        panel.plot(other.thresholds, other.f1, color="0.75", linewidth=0.7)
     for name, color in (("precision", "C0"), ("recall", "C1"), ("f1", "black")):
         panel.plot(curve.thresholds, getattr(curve, name), color=color, label=name)
     if not math.isnan(best.threshold):
@@ -159,10 +158,11 @@ def _draw_confusion(panel: Any, confusion: Confusion) -> None:
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     panel.grid(visible=False)
-    places, size = range(len(confusion.names)), 7 if len(confusion.names) > 8 else 9
-    panel.set_xticks(places, confusion.names, rotation=90, fontsize=size)
-    panel.set_yticks(places, confusion.names, fontsize=size)
-    if len(confusion.names) <= 31:
+    names = [plain(name) for name in confusion.names]
+    places, size = range(len(names)), 7 if len(names) > 8 else 9
+    panel.set_xticks(places, names, rotation=90, fontsize=size)
+    panel.set_yticks(places, names, fontsize=size)
+    if len(names) <= 31:
         for row, column in zip(*np.nonzero(counts), strict=True):
             color = "white" if shares[row, column] > 0.6 else "black"
             text = str(counts[row, column])
