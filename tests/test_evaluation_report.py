@@ -51,6 +51,14 @@ def test_a_class_may_have_any_name(content: Any, tmp_path: Path) -> None:
     assert {text.rpartition(" (")[0] for text in shown} == {r"\$x_{\$", "_hidden", "a, b/c", "mean"}
 
 
+def test_no_picture_of_an_earlier_evaluation_stays(content: Any, tmp_path: Path) -> None:
+    truth, _ = random_set(0)
+    write_report(tmp_path, "title", *content, np.zeros((20, 30, 3), np.uint8))
+    nothing = coco_figures(truth, []), explain(truth, [])  # no best score, so no confusion
+    write_report(tmp_path, "title", *nothing)
+    assert {path.name for path in tmp_path.glob("*.png")} <= {"report.png"}
+
+
 def test_tensorboard_gets_figures_errors_and_the_picture(content: Any, tmp_path: Path) -> None:
     figures, (errors, _, points, _) = content
     write_report(tmp_path, "title", *content, np.zeros((20, 30, 3), np.uint8), step=7)

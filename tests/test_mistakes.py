@@ -1,5 +1,7 @@
 """The sheet of mistakes: what is on it, in which order, and that it is the right piece of image."""
 
+import tracemalloc
+
 import numpy as np
 
 from detector.evaluation.drawing import COLORS
@@ -55,6 +57,17 @@ def test_a_crop_shows_the_box_in_its_middle() -> None:
     assert (edge == np.array(COLORS[0])).all(axis=1).any()
     assert crop[24 + SIDE - 3, SIDE // 2].min() > 240  # below the image
     assert crop[24 + 10, SIDE // 2].max() < 60
+
+
+def test_the_crop_of_a_large_box_takes_no_more_memory_than_its_image() -> None:
+    image = np.zeros((1500, 2000, 3), np.uint8)
+    mistake = Mistake("missed", 1, [0.0, 0, 2000, 1500], None, "", "a")
+    tracemalloc.start()
+    crop = draw_crop(image, mistake, [mistake.bbox] * 3)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < image.nbytes
+    assert crop.shape == (SIDE + 24, SIDE, 3)
 
 
 def test_every_image_is_read_once() -> None:

@@ -44,7 +44,7 @@ def draw(
     The longer side becomes `side` pixels; without it small images are enlarged by a whole factor.
     """
     factor = side / max(image.shape[:2]) if side else max(1, round(READABLE / max(image.shape[:2])))
-    canvas = _resized(image, factor)
+    canvas = resize(image, factor)
     labels = np.asarray(marks.labels, int)
     ignore = np.zeros(len(labels), bool) if marks.ignore is None else np.asarray(marks.ignore, bool)
     scores = marks.scores if marks.scores is None else np.asarray(marks.scores, float)
@@ -63,7 +63,8 @@ def draw(
     return canvas
 
 
-def _resized(image: np.ndarray, factor: float) -> np.ndarray:
+def resize(image: np.ndarray, factor: float) -> np.ndarray:
+    """A copy, so many times as large."""
     if factor == 1:
         return np.ascontiguousarray(image).copy()
     height, width = (max(1, round(extent * factor)) for extent in image.shape[:2])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from detector.evaluation.drawing import Marks, add_title, contact_sheet, draw
+from detector.evaluation.drawing import Marks, add_title, contact_sheet, draw, resize
 from detector.evaluation.tide import Mistake
 
 MOST = 12  # crops of a group
@@ -75,17 +75,20 @@ def draw_crop(
     x, y, width, height = mistake.bbox
     reach = (0.5 + CONTEXT) * max(width, height, 8)
     left, top = round(x + width / 2 - reach), round(y + height / 2 - reach)
-    extent = max(1, round(2 * reach))
-    crop = np.full((extent, extent, 3), 255, np.uint8)
+    extent = round(2 * reach)
+    factor = SIDE / extent
     rows = slice(max(0, top), min(image.shape[0], top + extent))
     columns = slice(max(0, left), min(image.shape[1], left + extent))
-    part = image[rows, columns]
-    start = rows.start - top, columns.start - left
-    crop[start[0] : start[0] + part.shape[0], start[1] : start[1] + part.shape[1]] = part
+    part = resize(image[rows, columns], factor)  # first: around a large box there is much white
+    crop = np.full((SIDE, SIDE, 3), 255, np.uint8)
+    start = round((rows.start - top) * factor), round((columns.start - left) * factor)
+    inside = crop[start[0] :, start[1] :][: part.shape[0], : part.shape[1]]
+    inside[:] = part[: inside.shape[0], : inside.shape[1]]
     boxes = np.array([*objects, mistake.bbox], float)
     boxes[:, :2] -= (left, top)
     boxes[:, 2:] += boxes[:, :2]
-    seen = (boxes[:, :2] < extent).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
+    boxes *= factor
+    seen = (boxes[:, :2] < SIDE).all(axis=1) & (boxes[:, 2:] > 0).all(axis=1)
     others = np.arange(len(boxes)) < len(objects)
     marks = Marks(boxes[seen], np.zeros(seen.sum(), int), ignore=others[seen])
     return add_title(draw(crop, marks, [""], SIDE), describe(mistake))

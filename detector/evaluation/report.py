@@ -54,6 +54,8 @@ def write_report(
     """report.png, confusion.png, mistakes.png and TensorBoard's files in `folder`; says where
     pictures are. `mistakes`: their sheet, RGB (H, W, 3), None where there are none; `step`: updates
     that the weights had seen."""
+    for name in ("report", "confusion", "mistakes"):  # there may be none this time
+        (folder / f"{name}.png").unlink(missing_ok=True)
     path, confusion = folder / "report.png", explanation.points.confusion
     pictures = {"report": save_picture(path, draw_report, title, figures, explanation)}
     if confusion is not None:
