@@ -23,6 +23,10 @@ def camera_number(place: str | Path) -> int | None:
     return int(found[1]) if found else None
 
 
+def is_utf8(text: str) -> bool:
+    return text == text.encode(errors="replace").decode()
+
+
 class Video:
     """An open video: `rate`, frames per second; `count`, of its frames by its header, 0 where it
     does not say. Iterating gives the frames that can be decoded, upright, RGB uint8 (H, W, 3); a
@@ -31,6 +35,8 @@ class Video:
 
     def __init__(self, place: str | Path) -> None:
         number = camera_number(place)
+        if not is_utf8(str(place)):  # such a name crashes OpenCV
+            raise DataError(f"{str(place)!r} has a name that is not UTF-8: rename it")
         self.capture = cv2.VideoCapture(str(place) if number is None else number)
         if not self.capture.isOpened():
             problem = "is no video that OpenCV can read" if number is None else "does not answer"

@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from data.datamodule import DataModule
 from data.pictures import View
 from detector.config.files import RECORD
 from detector.config.resolve import load, save
-from detector.evaluation.drawing import Marks
+from detector.evaluation.drawing import Marks, add_title
 from detector.evaluation.formats import Seen
 from detector.evaluation.sinks import Folder
 
@@ -497,6 +498,26 @@ def test_a_class_has_one_folder_of_crops_whatever_its_name(tmp_path: Path) -> No
         folder.add(seen, np.zeros((9, 9, 3), np.uint8))
     crops = {path.relative_to(tmp_path / "crops").as_posix() for path in tmp_path.rglob("*.jpg")}
     assert crops == {"a_b/one_0001.jpg", "a/b/one_0001.jpg"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="others allow no such names")
+def test_names_that_are_not_utf8(
+    predict: ModuleType, run: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    """As old archives unpack them; OpenCV crashes on them."""
+    folder, name = tmp_path / "in", os.fsdecode(b"caf\xe9")
+    film(tmp_path / "clip.mp4", 2)
+    folder.mkdir()
+    (tmp_path / "clip.mp4").rename(folder / f"{name}.mp4")
+    image = cv2.imencode(".png", np.zeros((40, 40, 3), np.uint8))[1]
+    (folder / f"{name}.png").write_bytes(image.tobytes())
+    words = [str(run), str(folder), "--format", "csv", *EVERYTHING]
+    predict.main([*words, "--out", str(tmp_path / "out")])
+    assert "1 pictures with" in (printed := capsys.readouterr()).out
+    assert "not UTF-8: rename it" in printed.err
+    assert (tmp_path / "out" / f"{name}.png").is_file()
+    assert b"caf\xe9.png," in (tmp_path / "out" / "detections.csv").read_bytes()
+    assert add_title(np.zeros((9, 99, 3), np.uint8), name).shape == (33, 99, 3)
 
 
 def test_lines_go_to_a_pipe_and_nothing_else(

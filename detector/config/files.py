@@ -29,7 +29,8 @@ def write(path: str | Path, content: str | bytes) -> None:
     Raises UserError where the system refuses (no space, no right, a folder of that name).
     """
     path = Path(path)
-    data = content.encode() if isinstance(content, str) else content
+    # file names in a text may be bytes that are not UTF-8: these bytes again
+    data = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     with disk_errors(path):
         if path.is_dir():
             raise OSError(errno.EISDIR, "it is a folder", str(path))

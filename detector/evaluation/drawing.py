@@ -113,6 +113,7 @@ def _write(canvas: np.ndarray, text: str, box: np.ndarray, color: tuple[int, int
 def add_title(picture: np.ndarray, text: str) -> np.ndarray:
     """The picture under a line of text, 24 pixels high."""
     strip = np.full((24, picture.shape[1], 3), PAPER, np.uint8)
+    text = text.encode(errors="replace").decode()  # a file name may have bytes that crash OpenCV
     cv2.putText(strip, text, (2, 16), FONT, 0.45, INK, 1, cv2.LINE_AA)
     return np.concatenate([strip, picture])
 
