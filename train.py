@@ -82,7 +82,7 @@ def train(config: dict[str, Any], stem: str) -> Path:
         trainer.fit(detector, datamodule=data, ckpt_path=resume, weights_only=True)
     if first and trainer.global_step == updates:
         print("nothing was left to train: give a larger --trainer.max_epochs to go on")
-    if trainer.is_global_zero and "val/AP" in (best := best_epoch(run)):
+    if trainer.is_global_zero and (best := best_epoch(run)).get("val/AP") is not None:
         print(f"best: epoch {best['epoch']}, AP {best['val/AP']:.3f}, AP50 {best['val/AP50']:.3f}")
     return run
 

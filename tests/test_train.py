@@ -87,9 +87,6 @@ def test_what_must_be_known_of_a_loss_is_printed_before_training(
         train.main([*tiny, "--data.class_weights", "0.5", "--run", str(tmp_path / "weighted")])
     line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("class weights: "))
     assert line.startswith("class weights: disk 0.")  # the most frequent one
-    with pytest.raises(SystemExit):
-        train.main([*words[:-1], str(tmp_path / "refused"), "--data.class_weights", "0.5"])
-    assert "GHMC has no class_weights" in capsys.readouterr().err
 
 
 def test_the_precision_that_auto_stands_for_is_kept_and_told(
@@ -402,3 +399,24 @@ def test_a_run_stops_where_its_ap_no_longer_rises(
     assert "stopping: in 3 validations AP was not above" in capsys.readouterr().out
     epochs = json.loads((run / "metrics.json").read_text())["epochs"]
     assert [line["epoch"] for line in epochs] == [1, 2, 3, 4]
+    train.main(["--resume", str(run), "--early_stopping.patience", "0"])  # without a warning
+    assert len(json.loads((run / "metrics.json").read_text())["epochs"]) == 6
+
+
+def test_validations_without_an_object_stop_no_run(
+    tiny: list[str], shapes: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """Of which AP is nan: neither above the highest nor below it."""
+    root = tmp_path / "data"
+    shutil.copytree(shapes, root)
+    path = root / "annotations" / "instances_val.json"
+    content = json.loads(path.read_text())
+    seen = {image["id"] for image in content["images"][:4]}
+    content["annotations"] = [r for r in content["annotations"] if r["image_id"] not in seen]
+    path.write_text(json.dumps(content))
+    words = ["--early_stopping.patience", "1", "--trainer.limit_val_batches", "1"]
+    run = train.main([*with_root(tiny, root), *words, "--run", str(tmp_path / "run")])
+    epochs = json.loads((run / "metrics.json").read_text())["epochs"]
+    assert [line["val/AP"] for line in epochs] == [None, None]
+    assert "stopping" not in (text := capsys.readouterr().out)
+    assert "best" not in text

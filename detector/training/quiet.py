@@ -11,6 +11,7 @@ UNHELPFUL = (  # the tests ignore these warnings, too
     ".*does not have many workers.*",  # Lightning's advice on tiny runs, as are the next
     ".*smaller than the logging interval.*",
     ".*Checkpoint directory .* exists and is not empty.*",
+    ".*callbacks used to create the checkpoint.*",  # a resume without early stopping or averages
     ".*sync_dist=True.*when logging on epoch level.*",
     r".*module\(s\) in eval mode at the start.*",  # frozen stages, which are meant
     ".*grad attribute of a Tensor that is not a leaf.*",  # torch's compiler, given predictions
