@@ -5,7 +5,6 @@ from typing import Any
 import pytest
 import torch
 
-from detector.config.errors import UserError
 from detector.config.resolve import resolve
 from detector.run.assemble import assemble
 
@@ -31,14 +30,6 @@ def test_weights_of_the_data_are_those_of_the_loss(loss: str) -> None:
     weights = detector.criterion.class_loss.class_weights
     assert isinstance(weights, torch.Tensor)
     assert weights.tolist() == [2.0, 0.5]
-
-
-def test_weights_that_have_no_place_are_refused() -> None:
-    with pytest.raises(UserError, match="GHMC has no class_weights"):
-        assemble(config(model__class_loss="GHMC"), class_weights=[2.0, 0.5])
-    both = config(model__class_loss={"name": "FocalLoss", "class_weights": [1.0, 2.0]})
-    with pytest.raises(UserError, match="not both"):
-        assemble(both, class_weights=[2.0, 0.5])
 
 
 def test_a_head_for_embeddings_changes_no_other_initial_weight() -> None:

@@ -111,6 +111,14 @@ def test_several_losses_with_their_arguments(tmp_path: Path) -> None:
         (["--trainer.logger", "x"], ["train.py sets this itself"]),
         (["--model.depth", "20"], ["18", "152"]),
         (["--model.depth", "10", "--model.weights", "imagenet"], ["no imagenet weights", "10"]),
+        (
+            ["--data.class_weights", "1", "--model.class_loss", "GHMC"],
+            ["data.class_weights", "needs a model.class_loss with class_weights (GHMC has none"],
+        ),
+        (
+            ["--data.class_weights", "1", "--model.class_loss.class_weights", "[1, 2]"],
+            ["data.class_weights", "class_weights are given as well: leave out one"],
+        ),
         (["--data.size", "320"], ["a list", "320"]),
         (["--data.size", "[32, 32]", "--model.norm", "batch"], ["norm batch", "more than 32"]),
         (["--model.width", "4"], ["a whole number from 8 up", "4"]),
@@ -158,6 +166,7 @@ def test_a_missing_package_is_one_line(capsys: Any) -> None:
     assert message.count("\n") == 1
     assert "package_that_nobody_has is not installed" in message
     assert "activate" in message
+    assert "pip install -r requirements.txt" in message
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)

@@ -194,6 +194,17 @@ RULES: tuple[Rule, ...] = (
         "it would have no effect: only model.norm batch has statistics to share",
     ),
     (
+        "data.class_weights",
+        lambda v: not v["data.class_weights"] or "model.class_loss.class_weights" in v,
+        "needs a model.class_loss with class_weights (GHMC has none: it weighs examples by how "
+        "many are like them, of all classes)",
+    ),
+    (
+        "data.class_weights",
+        lambda v: not v["data.class_weights"] or not v.get("model.class_loss.class_weights"),
+        "model.class_loss.class_weights are given as well: leave out one of them",
+    ),
+    (
         "model.embedding_loss",
         lambda v: not v["model.embedding.size"] or v["model.embedding_loss"] is not None,
         "model.embedding.size needs a loss, such as --model.embedding_loss ArcFaceLoss (or [])",

@@ -154,13 +154,6 @@ def make_postprocess(options: Mapping[str, Any], scores: Callable[[Tensor], Tens
 def _loss(config: dict[str, Any], slot: str, class_weights: Sequence[float] | None = None) -> Any:
     spec = config["model"][slot]
     if class_weights is not None:
-        if "class_weights" not in spec:
-            raise UserError(
-                f"data.class_weights: {spec['name']} has no class_weights; choose another "
-                "model.class_loss (GHMC weighs examples by how many are like them, of all classes)"
-            )
-        if spec["class_weights"] is not None:
-            raise UserError("give data.class_weights or model.class_loss.class_weights, not both")
         spec = {**spec, "class_weights": class_weights}
     try:
         loss = make_loss(spec)
