@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from detector.ablation.grid import make_cells
-from detector.config.errors import UserError
+from detector.config.errors import EXTRAS, UserError, not_installed
 from detector.config.options import OPTIONS
 from detector.config.resolve import resolve, save
 
@@ -208,6 +208,10 @@ def flags_of(module: Any) -> set[str]:
 
 def test_extras_that_are_to_be_installed_exist() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for module, extra in EXTRAS.items():
+        packages = " ".join(project["optional-dependencies"][extra])
+        assert module.replace("_", "-") in packages
+        assert not_installed(f"{module}.part").endswith(f"pip install -e '.[{extra}]'")
     for where, text in shown():
         for extra in re.findall(r"pip install -e '\.\[(\w+)\]'", text):
             assert extra in project["optional-dependencies"], where

@@ -7,12 +7,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# module -> the extra of pyproject.toml that installs it; all others are in requirements.txt
+EXTRAS = {"faster_coco_eval": "fast", "matplotlib": "plots", "imagehash": "check"}
+EXTRAS |= {"onnx": "export", "onnxscript": "export", "onnxruntime": "export"}
+
 
 def not_installed(name: str | None) -> str:
-    """What a user is told about a missing package."""
+    """What a user is told about a missing package, `name` being that or a module in it."""
+    extra = EXTRAS.get((name or "").partition(".")[0])
+    what = f"-e '.[{extra}]'" if extra else "-r requirements.txt"
     return (
         f"{name} is not installed for {sys.executable}: activate the environment "
-        "(. .venv/bin/activate), or pip install -r requirements.txt"
+        f"(. .venv/bin/activate), or pip install {what}"
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from detector.config.errors import UserError
+from detector.config.errors import UserError, not_installed
 from detector.module import Detector
 from detector.nms import Kept, Suppression
 from detector.postprocess import Candidates, Detections, suppress
@@ -169,7 +169,7 @@ def require(*packages: str) -> None:
     """Raises UserError for the first package that is not installed."""
     for package in packages:
         if find_spec(package) is None:
-            raise UserError(f"{package} is not installed: pip install -e '.[export]'")
+            raise UserError(not_installed(package))
 
 
 @contextmanager
