@@ -18,7 +18,7 @@ from detector.run import export as export_module
 from detector.run import exported as exported_module
 from detector.run.assemble import open_run
 from detector.run.export import SuppressionInGraph, hard_nms_in_onnx, quiet, to_torch
-from detector.run.exported import Exported, compare_image
+from detector.run.exported import Comparison, Exported, compare_image
 from scripts import export, predict
 from tests import test_embedding
 
@@ -110,6 +110,7 @@ def test_an_exported_file_has_the_best_score_of_the_evaluation(
     assert export_run(run, file) == 0
     predict.main(words)
     assert f"score {best:.3f}: the best on val, by {file}" in capsys.readouterr().out
+    assert Exported(file).best_score() == (best, "val")
     with pytest.raises(SystemExit):
         predict.main([*words, "--checkpoint", "last"])
     assert "checkpoint is fixed in" in capsys.readouterr().err
@@ -256,6 +257,12 @@ def test_boxes_are_compared_in_any_order() -> None:
     assert compare_image([x[:1] for x in first], twice, torch.tensor([0.5, 0.03]))[:2] == (1, 1)
 
 
+def test_a_comparison_of_nothing_shows_nothing() -> None:
+    assert str(Comparison("detections", 0, 0, 0.0, 0.0)).startswith("no detections to compare")
+    assert str(Comparison("detections", 0, 2, 0.0, 0.0)).startswith("2 of 0 detections differ")
+    assert str(Comparison("candidates", 3, 0, 0.0, 0.0)).startswith("all 3 candidates equal")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -294,7 +301,8 @@ def test_a_missing_package_is_one_line(
 ) -> None:
     monkeypatch.setattr(export_module, "find_spec", lambda name: None)
     assert export_run(run, tmp_path / "a.onnx") == 2
-    assert "onnx is not installed: pip install -e '.[export]'" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert all(part in message for part in ("onnx is not installed", "pip install -e '.[export]'"))
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ class Exported:
             self.classes: list[str] = json.loads(metadata["classes"])
             self.size: list[int] = json.loads(metadata["size"])
             self.is_suppressed = metadata["suppression"] != "none"
-            self.best = json.loads(metadata.get("best_score", "null"))
+            self.best: list[Any] | None = json.loads(metadata.get("best_score", "null"))
         except KeyError as error:
             raise UserError(f"{path} says no {error}: it is not of scripts/export.py") from None
         self.path, self.options = path, options
@@ -73,7 +73,8 @@ class Exported:
                 f"--score best: {self.path} has none: evaluate the run with eval.py and export it "
                 "again, or give a number"
             )
-        return self.best
+        score, split = self.best
+        return score, split
 
 
 def _open_onnx(path: Path) -> tuple[Run, Mapping[str, str]]:
@@ -120,6 +121,8 @@ class Comparison(NamedTuple):
     score: float
 
     def __str__(self) -> str:
+        if not self.total + self.different:
+            return f"no {self.kind} to compare: lower --postprocess.score_threshold"
         largest = f"largest difference {self.pixels:.1e} pixels, score {self.score:.1e}"
         if self.different:
             differ = f"{self.different} of {self.total} {self.kind} differ from the net's"
