@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from detector.ablation.grid import Axis, Metric, Shared, check_fairness, make_axis, make_cells
-from detector.ablation.tuning import choose, make_candidates, tuned_keys
+from detector.ablation.tuning import (
+    choose,
+    describe_choice,
+    make_candidates,
+    tuned_keys,
+    unsettled,
+)
 from detector.config.command_line import parse_options
 from detector.config.errors import UserError, one_line_errors
 from detector.config.files import write
@@ -93,26 +99,34 @@ def tune(
     print(f"tuning {', '.join(keys)}: {len(cells)} cells on images set apart")
     search = Ablation(folder, axes, cells, keys)
     prepare(search)
-    run(search, options)
     outcomes = {cell.name: search.outcome(cell) for cell in cells}
-    if options["engine"] == "slurm" and any(o.state == "not yet run" for o in outcomes.values()):
-        raise SystemExit(0)
+    if left := unsettled(cells, outcomes):
+        run(search._replace(cells=left), options)
+        outcomes = {cell.name: search.outcome(cell) for cell in cells}
+    if any(outcome.state == "not yet run" for outcome in outcomes.values()):
+        if options["engine"] == "slurm":
+            raise SystemExit(0)
+        raise UserError("the search is not over: type the same command again to go on with it")
     chosen, rows = choose(cells, outcomes)
-    table = Table(["point", *keys, "AP on the images set apart"], rows)
-    write(folder / "table.md", table.render("pipe") + "\n")
-    print(table.render())
-    for name, values in chosen.items():
-        print(f"chosen for {name}: {', '.join(f'{key} {v:.4g}' for key, v in values.items())}")
+    table = Table(["point", *keys, "AP on the images set apart", ""], rows)
+    lines = describe_choice(cells, chosen)
+    write(folder / "table.md", "\n".join([table.render("pipe"), "", "```", *lines, "```", ""]))
+    print(table.render(), *lines, sep="\n")
     return chosen
 
 
-def ground_truth(config: dict[str, Any]) -> dict[str, Any]:
-    """The objects that all cells are evaluated against."""
+def ground_truth(config: dict[str, Any], tune: bool) -> dict[str, Any]:
+    """The objects that all cells are evaluated against. UserError where tuning would see them."""
     from data.datamodule import DataModule
     from detector.evaluation.matches import check_objects
 
     data = DataModule(**config["data"], seed=config["seed"])
     data.setup("validate")
+    if tune and (data.options.holdout or data.is_undivided):
+        raise UserError(
+            "--tune would choose on the images that the methods are then compared on: without a "
+            "split of their own (data.val) they are set apart from train, as those of --tune are"
+        )
     truth = data.ground_truth()
     check_objects(truth)
     return truth
@@ -140,7 +154,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         from detector.ablation.cells import Ablation, prepare
         from detector.ablation.report import report
 
-        truth = ground_truth(cells[0].config)  # what is wrong with the data is told before training
+        # what is wrong with the data is told before training
+        truth = ground_truth(cells[0].config, options["tune"])
         if tuned:
             prepare(Ablation(out, axes, [], tuned))
             cells = make_cells(shared, axes, seeds, out, tune(shared, axes, out, options))

@@ -232,15 +232,46 @@ def test_tuning_chooses_before_the_comparison(
     printed = capsys.readouterr().out
     assert "tuning optimizer.lr, model.class_loss.weight: 24 cells on images set apart" in printed
     assert len([*(out / "tuning" / "configs").glob("*.yaml")]) == 24
-    text = (out / "tuning" / "configs" / "FocalLoss_try0.yaml").read_text()
+    text = (out / "tuning" / "configs" / "FocalLoss_try11.yaml").read_text()
     assert "holdout: 0.2" in text
     assert "lr: 0.01\n" in text
-    assert "weight: 0.5" in text
-    # the stand-in knows no better one: the first candidate is chosen
+    assert "weight: 2.0" in text
+    # the stand-in knows no better one: what is configured stays
     chosen = (out / "configs" / "FocalLoss_seed0.yaml").read_text()
-    assert "lr: 0.01\n" in chosen
+    assert "lr: 0.04\n" in chosen
     assert "holdout: 0.0" in chosen
-    assert "were tuned for each" in (out / "table.md").read_text()
+    assert "(tuning/table.md): FocalLoss 0.04, 1.0; " in (out / "table.md").read_text()
+    assert "chosen for FocalLoss: optimizer.lr 0.04" in (out / "tuning" / "table.md").read_text()
+
+
+def test_a_candidate_that_diverges_is_left_and_one_that_is_interrupted_goes_on(
+    stand_ins: Path, tiny: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "out"
+    words = [*tiny, *FEW, "--vary", "model.norm", "group", "--tune", "--optimizer.lr", "333"]
+    train = (stand_ins / "train.py").read_text()
+    stop = 'if config["optimizer"]["lr"] == 83.25: os.kill(os.getpid(), 15)\n'
+    (stand_ins / "train.py").write_text(train.replace("for epoch in", f"{stop}for epoch in"))
+    with pytest.raises(SystemExit):
+        ablate.main([*words, "--out", str(out)])
+    assert "the search is not over: type the same command again" in capsys.readouterr().err
+    assert not (out / "cells").is_dir() or not [*(out / "cells").iterdir()]
+    (stand_ins / "train.py").write_text(train)
+    for _ in range(2):  # again: neither is the search repeated
+        ablate.main([*words, "--out", str(out)])
+    lines = [line.split()[0] for line in begun(out / "tuning")]
+    assert sorted(lines) == sorted([*(f"norm-group_try{k}" for k in (0, 1, 2, 2, 3, 3))])
+    assert "666 failed" in one_blank((out / "tuning" / "table.md").read_text()).replace(" |", "")
+
+
+def test_tuning_does_not_see_the_images_of_the_comparison(
+    stand_ins: Path, tiny: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit):
+        ablate.main([*tiny, *LOSSES, "--tune", "--data.holdout", "0.3", "--out", str(out)])
+    assert "--tune would choose on the images" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_a_killed_ablation_goes_on(

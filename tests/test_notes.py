@@ -52,7 +52,8 @@ def test_what_is_missing_comes_first(summary: Summary) -> None:
     [
         (
             [0.012, 0.016],
-            "Not converged: AP still rose in the last quarter of training: GHMC +0.014",
+            "Not converged: AP still rose in the last quarter of training (from the last "
+            "validation before it on): GHMC +0.014",
         ),
         ([0.009], "In the last quarter of training no AP rose by more than 0.01."),
         ([], ""),
@@ -68,8 +69,12 @@ def test_a_curve_that_still_rises(
 
 
 def test_tuning_is_told(summary: Summary) -> None:
-    tuned = summary.ablation._replace(tuned=["optimizer.lr", "model.class_loss.weight"])
-    assert note_tuning(tuned).startswith("optimizer.lr and model.class_loss.weight were tuned")
+    ablation, values = summary.ablation, {"optimizer.lr": 0.02, "model.class_loss.weight": 1.0}
+    cells = [cell._replace(tuned=values) for cell in ablation.cells]
+    note = note_tuning(ablation._replace(tuned=list(values), cells=cells))
+    assert note.startswith("For each optimizer.lr and model.class_loss.weight were chosen by AP")
+    assert "(tuning/table.md): FocalLoss + label_noise 0 0.02, 1.0; " in note
+    assert note.count("; ") == 3
     assert "not tuned for each (--tune)" in note_tuning(summary.ablation)
 
 

@@ -6,7 +6,13 @@ import pytest
 
 from detector.ablation.cells import Outcome
 from detector.ablation.grid import Axis, Cell, Shared
-from detector.ablation.tuning import choose, make_candidates, tuned_keys
+from detector.ablation.tuning import (
+    choose,
+    describe_choice,
+    make_candidates,
+    tuned_keys,
+    unsettled,
+)
 from detector.config.errors import UserError
 
 LOSSES = Axis("model.class_loss", {"FocalLoss": "FocalLoss", "GHMC": "GHMC"})
@@ -19,7 +25,7 @@ def test_every_point_tries_rates_and_weights_around_what_is_configured(tmp_path:
     assert [cell.name for cell in cells][:2] == ["FocalLoss_try0", "FocalLoss_try1"]
     assert len(cells) == 2 * 4 * 3
     tried = [(c.tuned["optimizer.lr"], c.tuned["model.class_loss.weight"]) for c in cells[:12]]
-    assert tried == [(lr, w) for lr in (0.01, 0.02, 0.04, 0.08) for w in (1.5, 3.0, 6.0)]
+    assert tried == [(lr, w) for lr in (0.04, 0.02, 0.08, 0.01) for w in (3.0, 1.5, 6.0)]
     for cell in cells:
         assert cell.config["optimizer"]["lr"] == cell.tuned["optimizer.lr"]
         loss = cell.config["model"]["class_loss"]
@@ -41,12 +47,26 @@ def test_only_the_rate_is_tuned_where_no_loss_is_varied(tmp_path: Path) -> None:
     assert tuned_keys([NORMS]) == ["optimizer.lr"]
     cells = make_candidates(Shared([], {}), [NORMS], 0, tmp_path)
     assert [cell.tuned for cell in cells[:4]] == [
-        {"optimizer.lr": rate} for rate in (0.0025, 0.005, 0.01, 0.02)
+        {"optimizer.lr": rate} for rate in (0.01, 0.005, 0.02, 0.0025)
     ]
     both = [LOSSES, Axis("model.box_loss", {"L1Loss": "L1Loss"})]
     assert tuned_keys(both) == ["optimizer.lr", "model.class_loss.weight"]
     with pytest.raises(UserError, match=r"--tune chooses optimizer\.lr, which is an axis"):
         tuned_keys([Axis("optimizer.lr", {"1": 1})])
+
+
+@pytest.mark.parametrize(
+    ("keys", "tuned"),
+    [
+        (["model.class_loss.gamma"], ["optimizer.lr", "model.class_loss.weight"]),
+        (["model.class_loss.weight"], ["optimizer.lr"]),
+        (["model.class_loss", "model.class_loss.weight"], ["optimizer.lr"]),
+        (["data.label_noise", "model.box_loss.beta"], ["optimizer.lr", "model.box_loss.weight"]),
+    ],
+)
+def test_an_argument_of_a_loss_makes_it_another_one(keys: list[str], tuned: list[str]) -> None:
+    """gamma changes the size of the gradient; a weight that is compared is not tuned."""
+    assert tuned_keys([Axis(key, {"1": 1}) for key in keys]) == tuned
 
 
 def candidates(point: str, rates: list[float]) -> list[Cell]:
@@ -67,8 +87,28 @@ def test_the_highest_precision_is_chosen_for_each_point() -> None:
     }
     chosen, rows = choose(cells, outcomes)
     assert chosen == {"FocalLoss": {"optimizer.lr": 0.3}, "GHMC": {"optimizer.lr": 0.1}}
-    assert rows[0] == ["FocalLoss", "0.1", "failed not finite"]
-    assert rows[2] == ["FocalLoss", "0.3", "0.500"]
+    assert rows[0] == ["FocalLoss", "0.1", "failed not finite", ""]
+    assert rows[2] == ["FocalLoss", "0.3", "0.500", "chosen"]
+    assert [row[-1] for row in rows[3:]] == ["chosen", ""]
+
+
+def test_a_search_that_is_over_stays_over() -> None:
+    """A candidate that diverged is an answer; another choice would be another ablation."""
+    cells = candidates("A", [0.1, 0.2]) + candidates("B", [0.1, 0.2]) + candidates("C", [0.1, 0.2])
+    done, failed, waiting = Outcome("done"), Outcome("failed"), Outcome("not yet run")
+    states = [failed, done, failed, waiting, failed, failed]
+    outcomes = {cell.name: state for cell, state in zip(cells, states, strict=True)}
+    assert unsettled(cells, outcomes) == cells[2:]
+
+
+def test_a_choice_at_the_end_of_what_was_tried_says_so() -> None:
+    cells = candidates("FocalLoss", [0.1, 0.2, 0.3]) + candidates("GHMC", [0.1, 0.2, 0.3])
+    chosen = {"FocalLoss": {"optimizer.lr": 0.3}, "GHMC": {"optimizer.lr": 0.2}}
+    assert describe_choice(cells, chosen) == [
+        "chosen for FocalLoss: optimizer.lr 0.3",
+        "  its optimizer.lr is the highest that was tried: better may lie beyond",
+        "chosen for GHMC: optimizer.lr 0.2",
+    ]
 
 
 def test_a_point_of_which_nothing_could_be_trained_is_an_error() -> None:

@@ -30,9 +30,10 @@ class Outcome(NamedTuple):
 
     `result`, of a cell that is done: AP, AP50 and AP75 on all images after the last epoch;
     step_seconds of training (median over epochs) and its memory (GiB); rise, the AP gained in the
-    last quarter of training (None with fewer than two validations); what the loss does to scores:
-    calibration_error, pairs_above and suppression_ms, see `ScoreMeter`; with an embedding head what
-    eval.py knows of recognition ("identity/mAP" ...), and "identity/rise" of its mAP.
+    last quarter of training, counted from the last validation before it (None without one); what
+    the loss does to scores: calibration_error, pairs_above and suppression_ms, see `ScoreMeter`;
+    with an embedding head what eval.py knows of recognition ("identity/mAP" ...), and
+    "identity/rise" of its mAP.
     """
 
     state: str
@@ -214,7 +215,8 @@ def _read_result(run: Path) -> dict[str, Any]:
 
 
 def _late_rise(epochs: Sequence[Mapping[str, float]], key: str) -> float | None:
-    """What a figure gained in the last quarter of training; None with fewer than two values."""
+    """What a figure gained in the last quarter of training, counted from the last value before it;
+    None without one."""
     curve = [(line["epoch"], line[key]) for line in epochs if key in line]
     early = [figure for epoch, figure in curve if epoch <= 0.75 * epochs[-1]["epoch"]]
     return curve[-1][1] - early[-1] if early else None

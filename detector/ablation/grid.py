@@ -210,7 +210,7 @@ def check_fairness(
     differing = differences(configs)
     allowed = ("seed", "run", *tuned)
     for key, values in differing.items():
-        if key not in allowed and not any(_belongs(key, axis) for axis in axes):
+        if key not in allowed and not any(belongs(key, axis) for axis in axes):
             raise UserError(
                 f"the cells also differ in {key} ({_list_values(values)}), which is no axis: their "
                 "folders hold runs of other settings; choose another --out"
@@ -222,7 +222,7 @@ def check_fairness(
         arguments = [
             f"{key.removeprefix(f'{axis}.')} {' / '.join(map(format_value, values))}"
             for key, values in differing.items()
-            if _belongs(key, axis) and key not in (axis, f"{axis}.name")
+            if belongs(key, axis) and key not in (axis, f"{axis}.name")
         ]
         if arguments:
             lines.append(f"    and with it {', '.join(arguments)}")
@@ -236,6 +236,6 @@ def _list_values(values: Sequence[Any]) -> str:
     return ", ".join(map(format_value, values))
 
 
-def _belongs(key: str, axis: str) -> bool:
+def belongs(key: str, axis: str) -> bool:
     """Whether a key is the axis, or an argument of the loss that is the axis."""
     return key == axis or (axis in SLOTS and key.startswith(f"{axis}."))

@@ -7,8 +7,9 @@ import numpy as np
 from detector.ablation.cells import Ablation
 from detector.ablation.effects import minimal_detectable_difference
 from detector.ablation.summary import RATES, Summary, baseline, point_title
+from detector.config.types import format_value
 
-RISING = 0.01  # AP gained in the last quarter of training that is worth a note
+RISING = 0.01  # AP gained in the last quarter of training, see `Outcome`, that is worth a note
 HEADINGS = {
     "higher": "Higher than the baseline",
     "lower": "Lower than the baseline",
@@ -98,8 +99,9 @@ def note_convergence(summary: Summary) -> str:
     rising = [f"{name} {rise:+.3f}" for name, rise in rises.items() if rise > RISING]
     if rising:
         return (
-            f"Not converged: {figure} still rose in the last quarter of training: "
-            f"{', '.join(rising)}. A longer training may order them differently."
+            f"Not converged: {figure} still rose in the last quarter of training (from the last "
+            f"validation before it on): {', '.join(rising)}. A longer training may order them "
+            "differently."
         )
     note = f"In the last quarter of training no {figure} rose by more than {RISING}."
     return note if rises else ""
@@ -107,8 +109,17 @@ def note_convergence(summary: Summary) -> str:
 
 def note_tuning(ablation: Ablation) -> str:
     if ablation.tuned:
-        keys = " and ".join(ablation.tuned)
-        return f"{keys} were tuned for each, on images set apart from training."
+        values = {
+            point_title(tuple(cell.point.values()), ablation.axes): cell.tuned
+            for cell in ablation.cells
+        }
+        listed = [
+            f"{name} {', '.join(map(format_value, v.values()))}" for name, v in values.items()
+        ]
+        return (
+            f"For each {' and '.join(ablation.tuned)} were chosen by AP, by a search with one seed "
+            f"on images set apart from training (tuning/table.md): {'; '.join(listed)}."
+        )
     return (
         "Learning rate and loss weights are the same for all, not tuned for each (--tune): that "
         "favours the losses whose gradients are of the size they were chosen for."

@@ -10,23 +10,33 @@ from pathlib import Path
 from typing import Any
 
 from detector.ablation.cells import Outcome
-from detector.ablation.grid import Axis, Cell, Shared, flatten, make_cell, make_cells, point_name
+from detector.ablation.grid import (
+    Axis,
+    Cell,
+    Shared,
+    belongs,
+    flatten,
+    make_cell,
+    make_cells,
+    point_name,
+)
 from detector.config.errors import UserError
 from detector.config.signatures import CONTRACTS
 
-RATES, WEIGHTS = (0.25, 0.5, 1.0, 2.0), (0.5, 1.0, 2.0)  # factors of what is configured
+# Factors of what is configured; that itself is first, so that it stays where nothing is better
+RATES, WEIGHTS = (1.0, 0.5, 2.0, 0.25), (1.0, 0.5, 2.0)
 HOLDOUT = 0.2
 
 
 def tuned_keys(axes: Sequence[Axis]) -> list[str]:
-    """What is tuned: the learning rate, and the weight of the losses that are compared. Of two
-    losses only one weight, as the learning rate scales both."""
+    """What is tuned: the learning rate, and the weight of the losses that are compared, whole ones
+    or an argument of them. Of two losses only one weight, as the learning rate scales both."""
     varied = [axis.key for axis in axes]
-    keys = ["optimizer.lr", *[f"{slot}.weight" for slot in CONTRACTS if slot in varied][:1]]
-    for key in keys:
-        if key in varied:
-            raise UserError(f"--tune chooses {key}, which is an axis: leave out one of them")
-    return keys
+    if "optimizer.lr" in varied:
+        raise UserError("--tune chooses optimizer.lr, which is an axis: leave out one of them")
+    compared = [slot for slot in CONTRACTS if any(belongs(key, slot) for key in varied)]
+    weights = [f"{slot}.weight" for slot in compared]
+    return ["optimizer.lr", *[key for key in weights if key not in varied][:1]]
 
 
 def make_candidates(shared: Shared, axes: Sequence[Axis], seed: int, out: Path) -> list[Cell]:
@@ -47,24 +57,53 @@ def make_candidates(shared: Shared, axes: Sequence[Axis], seed: int, out: Path) 
     return cells
 
 
+def unsettled(cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> list[Cell]:
+    """The cells of points whose search is not over. Of the others a candidate that failed is not
+    tried again: another choice would not fit the cells that were trained with this one."""
+    states: dict[str, set[str]] = {}
+    for cell in cells:
+        states.setdefault(point_name(cell.point), set()).add(outcomes[cell.name].state)
+    over = {name for name, ended in states.items() if {"done"} <= ended <= {"done", "failed"}}
+    return [cell for cell in cells if point_name(cell.point) not in over]
+
+
 def choose(
     cells: Sequence[Cell], outcomes: Mapping[str, Outcome]
 ) -> tuple[dict[str, dict[str, Any]], list[list[str]]]:
-    """For every point (its name) what its candidate with the highest AP was given; a table of all.
+    """For every point (its name) what its candidate with the highest AP was given, of equal ones
+    the first; a table of all.
 
     `outcomes`: name of a cell -> its outcome. UserError for a point of which no candidate is done.
     """
     best: dict[str, Cell] = {}
+    for cell in cells:
+        outcome, leader = outcomes[cell.name], best.get(point_name(cell.point))
+        if outcome.state == "done" and (
+            leader is None or outcome.result["AP"] > outcomes[leader.name].result["AP"]
+        ):
+            best[point_name(cell.point)] = cell
     rows: list[list[str]] = []
     for cell in cells:
         point, (state, reason, result) = point_name(cell.point), outcomes[cell.name]
+        if point not in best:
+            raise UserError(f"no candidate of {point} could be trained, see the logs of its cells")
         values = [f"{value:.4g}" for value in cell.tuned.values()]
         ended = f"{result['AP']:.3f}" if state == "done" else f"{state} {reason}"
-        rows.append([point, *values, ended])
-        leader = outcomes[best.setdefault(point, cell).name].result
-        if result.get("AP", -1.0) > leader.get("AP", -1.0):
-            best[point] = cell
-    for point, cell in best.items():
-        if outcomes[cell.name].state != "done":
-            raise UserError(f"no candidate of {point} could be trained, see the logs of its cells")
+        rows.append([point, *values, ended, "chosen" if cell is best[point] else ""])
     return {point: cell.tuned for point, cell in best.items()}, rows
+
+
+def describe_choice(cells: Sequence[Cell], chosen: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each point, and one where the best is the least or the most that was tried."""
+    lines = []
+    for name, values in chosen.items():
+        listed = ", ".join(f"{key} {value:.4g}" for key, value in values.items())
+        lines.append(f"chosen for {name}: {listed}")
+        for key, value in values.items():
+            tried = [cell.tuned[key] for cell in cells if point_name(cell.point) == name]
+            ends = {min(tried): "lowest", max(tried): "highest"}
+            if value in ends and len(set(tried)) > 1:
+                lines.append(
+                    f"  its {key} is the {ends[value]} that was tried: better may lie beyond"
+                )
+    return lines
