@@ -172,6 +172,11 @@ def test_a_whole_ablation(stand_ins: Path, tiny: list[str], tmp_path: Path, caps
     # more seeds and more values are the same ablation
     ablate.main([*tiny, *LOSSES, "GHMC", "--seeds", "0", "3", "--out", str(out)])
     assert len(begun(out)) == 6 + 4
+    # and so is the folder in another place
+    moved = out.rename(tmp_path / "moved")
+    ablate.main([str(moved) if word == str(out) else word for word in words])
+    assert len(begun(moved)) == 6 + 4
+    assert (moved / "table.md").read_text().split("`python")[0] == markdown.split("`python")[0]
 
 
 def test_conditions_are_compared_within(

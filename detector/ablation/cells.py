@@ -99,7 +99,10 @@ def prepare(ablation: Ablation) -> None:
                 )
     for cell in cells:
         file = out / "configs" / f"{cell.name}.yaml"
-        if file.is_file() and (differ := differences([load(file), cell.config])):
+        if not file.is_file():
+            continue
+        before = {**load(file), "run": cell.config["run"]}  # the folder may have been moved
+        if differ := differences([before, cell.config]):
             key, values = next(iter(differ.items()))
             raise UserError(
                 f"{out} is another ablation: in its cell {cell.name} {key} is {values[0]}, now it "
