@@ -16,8 +16,8 @@ from losses.sigmoid import SigmoidLoss
 
 FIXED_POINT = 2**16  # 1 in the running counts
 PAPER_ADVICE = (
-    "GHMC in the paper's form needs a net that is trained already and much data: anchors that look "
-    "alike end at a score of 0.5, however few are objects. From scratch: "
+    "GHMC in the paper's form was made with weights of ImageNet and the data of COCO: with few "
+    "images anchors that look alike end at a score of 0.5, however few are objects. From scratch: "
     "--model.class_loss.floor 3 (docs/losses.md)"
 )
 
@@ -132,7 +132,8 @@ class GHMC(SigmoidLoss):
 
         w = min(1, floor * num_foreground / count of the example's bin).
 
-    Only the crowd of easy examples fills a bin so much. With infinity it is SigmoidCrossEntropy.
+    Only the crowd of easy examples fills a bin so much. With infinity it is SigmoidCrossEntropy, to
+    the rounding of the gradient.
 
     Differs from the authors' code: one histogram for all levels and ranks instead of one for each
     level (with a running mean shared by them), norms of 1 are counted in any precision, the running

@@ -100,6 +100,8 @@ def test_where_anchors_that_look_alike_end(q: float) -> None:
     for density in ("valid_bins", "paper"):
         loss = GHMC(momentum=0.0, density=density)  # type: ignore[arg-type]
         assert fixed_point(loss, q) == pytest.approx(0.5, abs=1e-3)
+    middle = min(max(q, 15 / 31), 16 / 31)  # both groups share the bin around one half
+    assert fixed_point(GHMC(bins=31, momentum=0.0), q) == pytest.approx(middle, abs=1e-3)
     levels = [100, 10_100 - round(100 * q)]  # those that look alike, all others
     assert fixed_point(AuthorsGHMC(levels).eval(), q) == pytest.approx(0.5, abs=1e-3)
     assert fixed_point(GHMC(momentum=0.0, floor=3.0), q) == pytest.approx(q, abs=1e-3)
