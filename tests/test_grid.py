@@ -52,9 +52,15 @@ def test_a_grid_is_every_combination_with_every_seed(tiny: list[str], tmp_path: 
 
 
 def test_all_cells_have_one_precision(tiny: list[str], tmp_path: Path) -> None:
+    """Left to the devices, as overlays for single runs leave it, it is float32 on all of them."""
     cells = grid(tiny, tmp_path, losses("FocalLoss", "GHMC"), **{"trainer.precision": "auto"})
+    assert {cell.config["trainer"]["precision"] for cell in cells} == {"32-true"}
+    assert check_fairness(cells, [c.config for c in cells])[-1] == "and compute in 32-true"
+    cells = grid(tiny, tmp_path, make_axis("trainer.precision", ["auto", "bf16-mixed"]))
     with pytest.raises(UserError, match="precision auto: cells on different devices could"):
         check_fairness(cells, [cell.config for cell in cells])
+    cells = grid(tiny, tmp_path, make_axis("trainer.precision", ["32-true", "bf16-mixed"]))
+    assert "compute in" not in " ".join(check_fairness(cells, [c.config for c in cells]))
 
 
 def test_arguments_of_a_loss_can_be_an_axis(tiny: list[str], tmp_path: Path) -> None:

@@ -111,10 +111,13 @@ def make_cell(
     run: Path,
     tuned: dict[str, Any],
 ) -> Cell:
-    """One cell; `run`: its run folder, which has the cell's name."""
+    """One cell; `run`: its run folder, which has the cell's name. It computes in float32 where the
+    configuration leaves the precision to the device: cells on different devices stay alike."""
     values = {axis.key: _untuned(axis.key, axis.values[point[axis.key]], tuned) for axis in axes}
     overrides = {**shared.overrides, **tuned, **values, "seed": seed, "run": str(run)}
     config = resolve(shared.files, overrides, "command line")
+    if config["trainer"]["precision"] == "auto" and "trainer.precision" not in values:
+        config["trainer"]["precision"] = "32-true"
     return Cell(run.name, point, seed, config, tuned)
 
 
@@ -199,7 +202,8 @@ def check_fairness(
     """Lines that say in what the cells' configurations differ. `tuned`: keys that tuning chose.
 
     Raises UserError if they differ in anything but the axes, the seed and what was tuned: then the
-    results say nothing about the axes; and for a precision that each device would choose itself.
+    results say nothing about the axes; and where a precision that each device would choose itself
+    is a value to compare.
     """
     if any(config["trainer"]["precision"] == "auto" for config in configs):
         raise UserError(
@@ -229,6 +233,8 @@ def check_fairness(
     for key, note in (*((key, " (tuned)") for key in tuned), ("seed", "")):
         if key in differing:
             lines.append(f"  {key}: {_list_values(differing[key])}{note}")
+    if "trainer.precision" not in differing:
+        lines.append(f"and compute in {configs[0]['trainer']['precision']}")
     return lines
 
 
