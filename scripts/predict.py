@@ -151,12 +151,12 @@ def predict(config: dict[str, Any], options: dict[str, Any]) -> None:
     exported = Exported(options["run"]) if is_exported(options["run"]) else None
     config = exported.configure(config) if exported else config
     out, data = options["out"], config["data"]
+    score = choose_score(config, options, exported)
     sources, ids = find_sources(config, options)
     classes = data["classes"]
     table = (options["format"], options["crops"])
     expected = [seen_in(source, (1, 1)) for source in sources]
     sink = Lines(classes, ids) if out == "-" else Folder(Path(out), expected, classes, ids, *table)
-    score = choose_score(config, options, exported)
     if score < (lowest := config["postprocess"]["score_threshold"]):
         how = "export it with" if exported else "add"
         more = f"{how} --postprocess.score_threshold {score:g} for more"

@@ -144,6 +144,7 @@ def test_the_best_score_is_that_of_the_evaluation_of_these_weights(
         flags = ["--split", "val", "--count", "4", "--out", str(tmp_path / "out")]
         with pytest.raises(SystemExit):
             predict.main([str(copy), *flags, "--score", "best", *words])
+        assert not (tmp_path / "out").exists()
         return capsys.readouterr().err.splitlines()[-1]
 
     assert f"there is no {copy / 'eval' / 'metrics.json'} yet: python eval.py" in last_line()

@@ -101,16 +101,16 @@ def test_figures_are_the_devkits(part: int) -> None:
             assert actual == pytest.approx(expected, abs=1e-12, nan_ok=True)
             known += [expected] if not math.isnan(expected[0]) else []
         if known:
-            assert figures.eleven["mean"] == pytest.approx(np.mean([e for e, _ in known]))
-            assert figures.area["mean"] == pytest.approx(np.mean([a for _, a in known]))
+            assert figures.mean_eleven == pytest.approx(np.mean([e for e, _ in known]))
+            assert figures.mean_area == pytest.approx(np.mean([a for _, a in known]))
 
 
 def test_difficult_objects_are_neither_right_nor_wrong() -> None:
     objects = [row(0, [0, 0, 10, 10], iscrowd=0), row(0, [50, 50, 10, 10], iscrowd=1)]
     found = [row(0, [50, 50, 10, 10], score=0.9), row(0, [0, 0, 10, 10], score=0.8)]
-    assert voc_figures(content(objects), found).area["mean"] == 1
+    assert voc_figures(content(objects), found).mean_area == 1
     found.append(row(0, [50, 50, 10, 9], score=0.95))  # a second one there is not wrong either
-    assert voc_figures(content(objects), found).area["mean"] == 1
+    assert voc_figures(content(objects), found).mean_area == 1
 
 
 def test_a_detection_belongs_to_what_it_overlaps_most_even_if_that_is_taken() -> None:
@@ -118,21 +118,30 @@ def test_a_detection_belongs_to_what_it_overlaps_most_even_if_that_is_taken() ->
     objects = [row(0, [0, 0, 10, 10], iscrowd=0), row(0, [0, 0, 10, 6], iscrowd=0)]
     found = [row(0, [0, 0, 10, 10], score=0.9), row(0, [0, 0, 10, 9], score=0.8)]
     figures = voc_figures(content(objects), found)
-    assert figures.area["mean"] == 0.5  # recall 1/2 at precision 1, and no more
-    assert figures.eleven["mean"] == pytest.approx(6 / 11)  # recalls 0, 0.1 .. 0.5
+    assert figures.mean_area == 0.5  # recall 1/2 at precision 1, and no more
+    assert figures.mean_eleven == pytest.approx(6 / 11)  # recalls 0, 0.1 .. 0.5
 
 
 def test_an_overlap_of_one_half_counts() -> None:
     objects = [row(0, [0, 0, 10, 10], iscrowd=0)]
-    assert voc_figures(content(objects), [row(0, [0, 0, 10, 5], score=0.9)]).area["mean"] == 1
+    assert voc_figures(content(objects), [row(0, [0, 0, 10, 5], score=0.9)]).mean_area == 1
 
 
 def test_nothing_found_and_nothing_to_find() -> None:
     objects = [row(0, [0, 0, 10, 10], iscrowd=0)]
-    assert voc_figures(content(objects), []).eleven == {"mean": 0.0, "class 1": 0.0}
+    assert voc_figures(content(objects), []).eleven == {"class 1": 0.0}
     figures = voc_figures(content([]), [row(0, [0, 0, 1, 1], score=0.5)])
-    assert math.isnan(figures.eleven["mean"])
+    assert math.isnan(figures.mean_eleven)
     assert math.isnan(figures.area["class 1"])
+
+
+def test_a_class_may_be_called_mean() -> None:
+    objects = [row(0, [0, 0, 10, 10], k, iscrowd=0) for k in (1, 2)]
+    truth = content(objects, (1, 2))
+    truth["categories"][0]["name"] = "mean"
+    figures = voc_figures(truth, [row(0, [0, 0, 10, 10], 1, score=0.9)])
+    assert figures.eleven == figures.area == {"mean": 1.0, "class 2": 0.0}
+    assert figures.mean_eleven == figures.mean_area == 0.5
 
 
 def test_areas_by_hand() -> None:

@@ -178,7 +178,7 @@ def coco_figures(
     voc = voc_figures({**ground_truth, "annotations": annotations}, detections)
     for name, row in per_class.items():
         row["VOC07"], row["VOC12"] = voc.eleven[name], voc.area[name]
-    return figures._replace(voc={"VOC07": voc.eleven["mean"], "VOC12": voc.area["mean"]})
+    return figures._replace(voc={"VOC07": voc.mean_eleven, "VOC12": voc.mean_area})
 
 
 def format_figures(figures: Figures, title: str = "") -> str:

@@ -13,12 +13,14 @@ FOREGROUND = 0.5  # IoU from which a detection can be right
 
 
 class VocFigures(NamedTuple):
-    """Of each class by name, the mean over classes under "mean": `eleven` is the AP of VOC2007 (the
-    mean precision at 11 recalls), `area` that of VOC2010 and later (the area under the curve). nan
-    where there are no objects."""
+    """Of each class by name: `eleven` is the AP of VOC2007 (the mean precision at 11 recalls),
+    `area` that of VOC2010 and later (the area under the curve). nan where there are no objects; the
+    means are over the other classes."""
 
     eleven: dict[str, float]
     area: dict[str, float]
+    mean_eleven: float
+    mean_area: float
 
 
 def voc_figures(
@@ -41,7 +43,7 @@ def voc_figures(
         recall, precision = _curve(objects[key], detections[key])
         eleven[name] = eleven_points(recall, precision)
         area[name] = area_under_curve(recall, precision)
-    return VocFigures({"mean": _mean(eleven), **eleven}, {"mean": _mean(area), **area})
+    return VocFigures(eleven, area, _mean(eleven), _mean(area))
 
 
 def _group(
