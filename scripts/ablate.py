@@ -17,6 +17,7 @@ from detector.ablation.tuning import (
     choose,
     describe_choice,
     make_candidates,
+    search_metric,
     tuned_keys,
     unsettled,
 )
@@ -94,7 +95,7 @@ def tune(
     from detector.ablation.cells import Ablation, prepare
     from detector.evaluation.table import Table
 
-    folder, keys = out / "tuning", tuned_keys(axes)
+    folder, keys, metric = out / "tuning", tuned_keys(axes), search_metric(axes)
     cells = make_candidates(shared, axes, options["seeds"][0], folder)
     print(f"tuning {', '.join(keys)}: {len(cells)} cells on images set apart")
     search = Ablation(folder, axes, cells, keys)
@@ -107,8 +108,8 @@ def tune(
         if options["engine"] == "slurm":
             raise SystemExit(0)
         raise UserError("the search is not over: type the same command again to go on with it")
-    chosen, rows = choose(cells, outcomes)
-    table = Table(["point", *keys, "AP on the images set apart", ""], rows)
+    chosen, rows = choose(cells, outcomes, metric)
+    table = Table(["point", *keys, f"{metric} on the images set apart", ""], rows)
     lines = describe_choice(cells, chosen)
     write(folder / "table.md", "\n".join([table.render("pipe"), "", "```", *lines, "```", ""]))
     print(table.render(), *lines, sep="\n")

@@ -10,6 +10,7 @@ from detector.ablation.tuning import (
     choose,
     describe_choice,
     make_candidates,
+    search_metric,
     tuned_keys,
     unsettled,
 )
@@ -85,11 +86,26 @@ def test_the_highest_precision_is_chosen_for_each_point() -> None:
         "GHMC_try0": Outcome("done", "", {"AP": 0.3}),
         "GHMC_try1": Outcome("done", "", {"AP": 0.3}),  # of equal ones the first
     }
-    chosen, rows = choose(cells, outcomes)
+    chosen, rows = choose(cells, outcomes, "AP")
     assert chosen == {"FocalLoss": {"optimizer.lr": 0.3}, "GHMC": {"optimizer.lr": 0.1}}
     assert rows[0] == ["FocalLoss", "0.1", "failed not finite", ""]
     assert rows[2] == ["FocalLoss", "0.3", "0.500", "chosen"]
     assert [row[-1] for row in rows[3:]] == ["chosen", ""]
+
+
+def test_embedding_losses_are_tuned_for_recognition() -> None:
+    """A net whose head is off has AP alone."""
+    heads = Axis("model.embedding_loss", {"ArcFaceLoss": "ArcFaceLoss", "none": []})
+    assert (search_metric([heads]), search_metric([LOSSES])) == ("identity/mAP", "AP")
+    cells = candidates("ArcFaceLoss", [0.1, 0.2]) + candidates("none", [0.1, 0.2])
+    figures = [{"AP": 0.5, "identity/mAP": 0.1}, {"AP": 0.4, "identity/mAP": 0.2}]
+    figures += [{"AP": 0.3}, {"AP": 0.6}]
+    outcomes = {
+        cell.name: Outcome("done", "", figure) for cell, figure in zip(cells, figures, strict=True)
+    }
+    chosen, rows = choose(cells, outcomes, "identity/mAP")
+    assert chosen == {"ArcFaceLoss": {"optimizer.lr": 0.2}, "none": {"optimizer.lr": 0.2}}
+    assert [row[2] for row in rows] == ["0.100", "0.200", "0.300", "0.600"]
 
 
 def test_a_search_that_is_over_stays_over() -> None:
@@ -115,4 +131,4 @@ def test_a_point_of_which_nothing_could_be_trained_is_an_error() -> None:
     cells = candidates("FocalLoss", [0.1, 0.2])
     outcomes = {cell.name: Outcome("failed", "out of memory") for cell in cells}
     with pytest.raises(UserError, match="no candidate of FocalLoss could be trained"):
-        choose(cells, outcomes)
+        choose(cells, outcomes, "AP")

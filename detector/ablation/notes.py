@@ -7,6 +7,7 @@ import numpy as np
 from detector.ablation.cells import Ablation
 from detector.ablation.effects import minimal_detectable_difference
 from detector.ablation.summary import RATES, Summary, baseline, point_title
+from detector.ablation.tuning import search_metric
 from detector.config.types import format_value
 
 RISING = 0.01  # AP gained in the last quarter of training, see `Outcome`, that is worth a note
@@ -117,7 +118,8 @@ def note_tuning(ablation: Ablation) -> str:
             f"{name} {', '.join(map(format_value, v.values()))}" for name, v in values.items()
         ]
         return (
-            f"For each {' and '.join(ablation.tuned)} were chosen by AP, by a search with one seed "
+            f"For each {' and '.join(ablation.tuned)} were chosen by "
+            f"{search_metric(ablation.axes)}, by a search with one seed "
             f"on images set apart from training (tuning/table.md): {'; '.join(listed)}."
         )
     return (

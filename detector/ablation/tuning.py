@@ -39,6 +39,13 @@ def tuned_keys(axes: Sequence[Axis]) -> list[str]:
     return ["optimizer.lr", *[key for key in weights if key not in varied][:1]]
 
 
+def search_metric(axes: Sequence[Axis]) -> str:
+    """What the search maximizes: a learning rate for embedding losses is one that recognizes well.
+    It does not depend on --metric, so that other tables of the same cells can be had."""
+    of_embedding = any(belongs(axis.key, "model.embedding_loss") for axis in axes)
+    return "identity/mAP" if of_embedding else "AP"
+
+
 def make_candidates(shared: Shared, axes: Sequence[Axis], seed: int, out: Path) -> list[Cell]:
     """The cells of the search: of every point one for each combination of rate and weight."""
     keys = tuned_keys(axes)
@@ -68,27 +75,32 @@ def unsettled(cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> list[Ce
 
 
 def choose(
-    cells: Sequence[Cell], outcomes: Mapping[str, Outcome]
+    cells: Sequence[Cell], outcomes: Mapping[str, Outcome], metric: str
 ) -> tuple[dict[str, dict[str, Any]], list[list[str]]]:
-    """For every point (its name) what its candidate with the highest AP was given, of equal ones
-    the first; a table of all.
+    """For every point (its name) what its candidate with the highest `metric` (or AP, of a net
+    without an embedding head) was given, of equal ones the first; a table of all.
 
     `outcomes`: name of a cell -> its outcome. UserError for a point of which no candidate is done.
     """
+
+    def reached(cell: Cell) -> float:
+        result = outcomes[cell.name].result
+        value: float = result.get(metric, result["AP"])
+        return value
+
     best: dict[str, Cell] = {}
     for cell in cells:
-        outcome, leader = outcomes[cell.name], best.get(point_name(cell.point))
-        if outcome.state == "done" and (
-            leader is None or outcome.result["AP"] > outcomes[leader.name].result["AP"]
-        ):
-            best[point_name(cell.point)] = cell
+        if outcomes[cell.name].state == "done":
+            leader = best.setdefault(point_name(cell.point), cell)
+            if reached(cell) > reached(leader):
+                best[point_name(cell.point)] = cell
     rows: list[list[str]] = []
     for cell in cells:
-        point, (state, reason, result) = point_name(cell.point), outcomes[cell.name]
+        point, (state, reason, _) = point_name(cell.point), outcomes[cell.name]
         if point not in best:
             raise UserError(f"no candidate of {point} could be trained, see the logs of its cells")
         values = [f"{value:.4g}" for value in cell.tuned.values()]
-        ended = f"{result['AP']:.3f}" if state == "done" else f"{state} {reason}"
+        ended = f"{reached(cell):.3f}" if state == "done" else f"{state} {reason}"
         rows.append([point, *values, ended, "chosen" if cell is best[point] else ""])
     return {point: cell.tuned for point, cell in best.items()}, rows
 
