@@ -84,6 +84,8 @@ def run(ablation: "Ablation", options: dict[str, Any]) -> None:
         script = write_slurm(ablation, options["jobs"])
         print(f"{waiting} cells are waiting: sbatch {script}")
         print("then type the same command again for what comes next, or for the tables so far")
+        if waiting == total:  # no figures to report, and nothing is wrong
+            raise SystemExit(0)
     else:
         run_all(ablation, options["jobs"], visible_gpus())
 
