@@ -374,7 +374,7 @@ def test_slurm_gets_a_script_that_runs_each_cell(
         "import sys; from pathlib import Path; from detector.ablation import cells;"
         f"from scripts import ablate; cells.ROOT = Path({str(stand_ins)!r}); ablate.main()"
     )
-    with pytest.raises(SystemExit, match="^0$"):  # nothing is done yet, which is no error
+    with pytest.raises(SystemExit, match=r"^0$"):  # nothing is done yet, which is no error
         ablate.main([*words, "--engine", "slurm"])
     printed, errors = capsys.readouterr()
     assert errors == ""

@@ -1,13 +1,16 @@
-"""Pictures of boxes: OpenCV only. All images are RGB uint8 (H, W, 3); no argument is changed."""
+"""Pictures of boxes, by OpenCV. All images are RGB uint8 (H, W, 3); no argument is changed."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from math import ceil
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 
+from detector.evaluation.fonts import find_font, special_letters
 from detector.postprocess import Detections
 
 # Okabe and Ito's colors, which color-blind readers tell apart, without black: reused every 7.
@@ -24,6 +27,7 @@ GRAY = (190, 190, 190)
 PAPER, INK = (255, 255, 255), (20, 20, 20)
 READABLE = 640  # pixels of the longer side from which names fit beside the objects
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+LETTERS = 29  # pixels of another font, for capitals as high as those of FONT at scale 1
 
 
 class Marks(NamedTuple):
@@ -63,6 +67,38 @@ def draw(
     return canvas
 
 
+class Line:
+    """A line of text: OpenCV's letters, or those of another font where it lacks some.
+
+    `scale`: of OpenCV's font; `thick`: pixels of its strokes.
+    """
+
+    def __init__(self, text: str, scale: float, thick: int) -> None:
+        text = text.encode(errors="replace").decode()  # bytes of file names crash OpenCV
+        special = special_letters(text)
+        font = find_font(special) if special else None
+        self.font = ImageFont.truetype(font.path, round(LETTERS * scale)) if font else None
+        self.text = text if font else "".join("?" if c in special else c for c in text)
+        self.scale, self.thick = scale, thick
+
+    def extent(self) -> tuple[int, int, int]:
+        """Pixels: its width, and its height above and below the line it stands on."""
+        if self.font:
+            _, top, right, bottom = self.font.getbbox(self.text, anchor="ls")
+            return ceil(right), ceil(-top), ceil(bottom)
+        (width, height), below = cv2.getTextSize(self.text, FONT, self.scale, self.thick)
+        return width, height, below
+
+    def write(self, canvas: np.ndarray, start: tuple[int, int], ink: tuple[int, int, int]) -> None:
+        """`start`: where on the canvas the line begins that it stands on, (x, y)."""
+        if self.font:
+            picture = Image.fromarray(canvas)
+            ImageDraw.Draw(picture).text(start, self.text, ink, self.font, anchor="ls")
+            canvas[:] = picture
+        else:
+            cv2.putText(canvas, self.text, start, FONT, self.scale, ink, self.thick, cv2.LINE_AA)
+
+
 def resize(image: np.ndarray, factor: float) -> np.ndarray:
     """A copy, so many times as large."""
     if factor == 1:
@@ -99,22 +135,20 @@ def _outline(
 def _write(canvas: np.ndarray, text: str, box: np.ndarray, color: tuple[int, int, int]) -> None:
     """Above the box where there is room, else inside it; never outside the picture."""
     growth = _scale(canvas)
-    scale, thick = 0.42 * growth, max(1, round(0.6 * growth))
-    (width, height), below = cv2.getTextSize(text, FONT, scale, thick)
+    line = Line(text, 0.42 * growth, max(1, round(0.6 * growth)))
+    width, height, below = line.extent()
     left = min(max(0, int(box[0]) - 1), max(0, canvas.shape[1] - width - 4))
     bottom = max(int(box[1]), height + below + 2)
     corner = (left, bottom - height - below - 2)
     cv2.rectangle(canvas, corner, (left + width + 4, bottom), color, -1)
     luminance = np.dot(color, (0.299, 0.587, 0.114))
-    ink, start = INK if luminance > 110 else PAPER, (left + 2, bottom - below)
-    cv2.putText(canvas, text, start, FONT, scale, ink, thick, cv2.LINE_AA)
+    line.write(canvas, (left + 2, bottom - below), INK if luminance > 110 else PAPER)
 
 
 def add_title(picture: np.ndarray, text: str) -> np.ndarray:
     """The picture under a line of text, 24 pixels high."""
     strip = np.full((24, picture.shape[1], 3), PAPER, np.uint8)
-    text = text.encode(errors="replace").decode()  # a file name may have bytes that crash OpenCV
-    cv2.putText(strip, text, (2, 16), FONT, 0.45, INK, 1, cv2.LINE_AA)
+    Line(text, 0.45, 1).write(strip, (2, 16), INK)
     return np.concatenate([strip, picture])
 
 
