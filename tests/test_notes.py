@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from detector.ablation.grid import Axis
 from detector.ablation.notes import (
     note_convergence,
     note_figures,
@@ -39,6 +40,12 @@ def test_one_seed_says_what_is_unknown_and_ranks_nothing(tmp_path: Path) -> None
     verdicts = ("higher", "lower", "no difference shown")
     assert [note_verdict(summary, verdict) for verdict in verdicts] == ["", "", ""]
     assert note_power(summary) == ""
+
+
+def test_one_method_is_compared_to_none(tmp_path: Path) -> None:
+    ablation = made_up_ablation(tmp_path / "out", [Axis("model.class_loss", {"GHMC": "GHMC"})])
+    note = note_figures(summarize_runs(ablation, TRUTH, draws=50))
+    assert note == "AP is that of the last epoch, mean ± standard deviation over 3 seeds."
 
 
 def test_what_is_missing_comes_first(summary: Summary) -> None:

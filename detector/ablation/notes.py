@@ -40,21 +40,24 @@ def note_missing(summary: Summary) -> str:
 
 
 def note_figures(summary: Summary) -> str:
-    """What metric, interval and p mean."""
+    """What metric, interval and p mean; of one method, which is compared to none, the metric."""
     axes, seeds = summary.ablation.axes, len(summary.ablation.seeds)
+    spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "of 1 seed"
+    figures = f"{summary.metric} is that of the last epoch, {spread}."
+    if not any(row.to_baseline or row.change for row in summary.rows):
+        return figures
     base = point_title(baseline(summary.rows[0].point, axes), axes)
     pairing = f"Differences are to {base} (under the same conditions), paired by seed and image"
     images = f"other images than these {summary.images}"
     if seeds == 1:
         return (
-            f"{summary.metric} is that of the last epoch, of 1 seed. {pairing}, with 95 % "
-            f"intervals for {images}. How much another seed would change is unknown and not in "
-            "them: of one seed nothing here tells a better method from a better run."
+            f"{figures} {pairing}, with 95 % intervals for {images}. How much another seed would "
+            "change is unknown and not in them: of one seed nothing here tells a better method "
+            "from a better run."
         )
     return (
-        f"{summary.metric} is that of the last epoch, mean ± standard deviation over {seeds} "
-        f"seeds. {pairing}, with 95 % intervals for other seeds and {images}; p is corrected for "
-        "the number of comparisons (Holm)."
+        f"{figures} {pairing}, with 95 % intervals for other seeds and {images}; p is corrected "
+        "for the number of comparisons (Holm)."
     )
 
 
