@@ -18,7 +18,7 @@ from detector.run.folder import add_epoch, best_epoch, choose_run, existing_run
 USAGE = """python train.py --config FILE [--config OVERLAY] [--key value ...]
   python train.py --config configs/shapes.yaml --model.class_loss GHMC --model.class_loss.bins 20
   python train.py --config configs/retinanet_r18.yaml --data.root datasets/mine --run mine
-  python train.py --resume mine --trainer.max_epochs 24"""
+  python train.py --resume mine --trainer.max_epochs 80"""
 
 
 def parse_arguments(argv: Sequence[str]) -> tuple[dict[str, Any], str]:

@@ -180,6 +180,24 @@ def test_a_command_is_understood(
         parse_words(words, folder)
 
 
+def test_a_run_that_is_resumed_for_more_epochs_has_had_fewer(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The README's had all of them, and answered that nothing was left to train."""
+    monkeypatch.chdir(folder)
+    epochs: dict[tuple[str, str], int] = {}
+    checked = 0
+    for where, words in COMMANDS:
+        if words[0] == "train.py" and "--run" in words:
+            config, _ = import_program("train.py").parse_arguments(words[1:])
+            epochs[where, words[words.index("--run") + 1]] = config["trainer"]["max_epochs"]
+        if "--resume" in words and "--trainer.max_epochs" in words:
+            run, more = (words[words.index(f) + 1] for f in ("--resume", "--trainer.max_epochs"))
+            assert epochs[where, run] < int(more), (where, words)
+            checked += 1
+    assert checked > 2
+
+
 @pytest.mark.parametrize(("where", "words"), FLAGS, ids=name_of)
 def test_flags_are_understood(
     where: str, words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch

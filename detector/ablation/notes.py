@@ -6,6 +6,7 @@ import numpy as np
 
 from detector.ablation.cells import Ablation
 from detector.ablation.effects import minimal_detectable_difference
+from detector.ablation.grid import RECOGNITION
 from detector.ablation.summary import RATES, Summary, baseline, point_title
 from detector.ablation.tuning import search_metric
 from detector.config.types import format_value
@@ -49,6 +50,8 @@ def note_figures(summary: Summary) -> str:
     base = point_title(baseline(summary.rows[0].point, axes), axes)
     pairing = f"Differences are to {base} (under the same conditions), paired by seed and image"
     images = f"other images than these {summary.images}"
+    if summary.metric in RECOGNITION:
+        images = "other queries (drawn by image), against the same gallery and identities"
     if seeds == 1:
         return (
             f"{figures} {pairing}, with 95 % intervals for {images}. How much another seed would "
@@ -57,7 +60,7 @@ def note_figures(summary: Summary) -> str:
         )
     return (
         f"{figures} {pairing}, with 95 % intervals for other seeds and {images}; p is corrected "
-        "for the number of comparisons (Holm)."
+        "for the number of comparisons (Holm), and the intervals are not."
     )
 
 
@@ -89,7 +92,8 @@ def note_power(summary: Summary) -> str:
         return ""
     return (
         f"With {len(summary.ablation.seeds)} seeds a difference of {least:.3f} {summary.metric} "
-        "would have been shown in 4 of 5 such ablations; smaller ones may well exist."
+        "would have been shown in 4 of 5 such ablations, of methods that vary as these do on "
+        "average; smaller ones may well exist."
     )
 
 
