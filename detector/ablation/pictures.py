@@ -49,7 +49,7 @@ def _draw_effect(panel: Any, place: int, effect: Comparison | None) -> None:
 def draw_curves(ablation: Ablation, metrics: Sequence[str] = ("AP", "AP50")) -> Any:
     """Two metrics against epochs, the mean over seeds and a band from the lowest to the highest; a
     matplotlib Figure."""
-    figure, (panels,) = make_panels(1, 2, (10, 4.2))
+    figure, (panels,) = make_panels(1, 2, (10, 4.2 + 0.07 * len(ablation.points)))
     for panel, metric in zip(panels, metrics, strict=True):
         for number, point in enumerate(ablation.points):
             runs = [ablation.run_folder(cell) for cell in ablation.cells_of(point)]
@@ -64,7 +64,8 @@ def draw_curves(ablation: Ablation, metrics: Sequence[str] = ("AP", "AP50")) -> 
         panel.set(title=f"{metric} on the validation images", xlabel="epoch", ylabel=metric)
         panel.set_ylim(bottom=0)
     if panels[0].lines:
-        panels[0].legend(fontsize=8)
+        names = {"handles": panels[0].lines, "loc": "outside lower center"}
+        figure.legend(**names, ncols=3, fontsize=8)
     return figure
 
 
