@@ -218,7 +218,8 @@ def made_from(
         "trainer": {k: v for k, v in config["trainer"].items() if k in COMPUTING},
     }
     weights = checkpoint_file(existing_run(options["run"]), options["checkpoint"])
-    return describe_origin(weights, data.ground_truth(), image_ids, files, data.classes, settings)
+    truth, identity = data.ground_truth(), config["data"]["identity"]
+    return describe_origin(weights, truth, image_ids, files, data.classes, settings, identity)
 
 
 def compare_suppression(config: dict[str, Any], options: dict[str, Any]) -> None:

@@ -102,7 +102,7 @@ def compare(methods: list[list[str]], draws: int, seed: int) -> list[dict[str, A
     effects = []
     for k, metric in enumerate(METRICS):
         samples = [Sample(f[:, k], d[:, k]) for f, d in zip(figures, sampled, strict=True)]
-        effects += [effect([(1, sample), (-1, samples[0])]) for sample in samples[1:]]
+        effects += [effect([(1, sample), (-1, samples[0])], images) for sample in samples[1:]]
         for row, sample in zip(rows, samples, strict=True):
             row[metric] = float(sample.figures.mean())
     corrected = iter(holm(effects))

@@ -1,5 +1,6 @@
 """Intervals on made-up runs whose difference is known."""
 
+import itertools
 import math
 
 import numpy as np
@@ -58,7 +59,7 @@ def test_intervals_cover_the_true_value_about_as_often_as_they_say() -> None:
     covered = 0
     for _ in range(100):
         run = made_up(random, images, truth)
-        found = compare_fixed(full_ap(run)[0], bootstrap_ap(run, weights)[0])
+        found = compare_fixed(full_ap(run)[0], bootstrap_ap(run, weights)[0], images)
         covered += found.low <= truth + 0.005 and found.high >= truth - 0.005
     assert 88 <= covered <= 100
 
@@ -86,8 +87,8 @@ def test_pairing_narrows_the_interval() -> None:
     weights = image_weights(images, 500)
     difference = full_ap(second)[0] - full_ap(first)[0]
     one, two = bootstrap_ap(first, weights)[0], bootstrap_ap(second, weights)[0]
-    paired = compare_fixed(difference, two - one)
-    unpaired = compare_fixed(difference, two - np.random.default_rng(2).permutation(one))
+    paired = compare_fixed(difference, two - one, images)
+    unpaired = compare_fixed(difference, two - np.random.default_rng(2).permutation(one), images)
     assert paired.verdict == "higher"
     assert paired.high - paired.low < 0.6 * (unpaired.high - unpaired.low)
 
@@ -95,37 +96,67 @@ def test_pairing_narrows_the_interval() -> None:
 def test_the_same_detections_differ_by_nothing() -> None:
     ground_truth, results = random_set(3)
     run = match_all(ground_truth, results)
-    weights = image_weights(len(ground_truth["images"]), 50)
-    same = compare_fixed(0.0, (bootstrap_ap(run, weights) - bootstrap_ap(run, weights))[0])
-    assert same == Comparison(0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1)
+    images = len(ground_truth["images"])
+    weights = image_weights(images, 50)
+    same = compare_fixed(0.0, (bootstrap_ap(run, weights) - bootstrap_ap(run, weights))[0], images)
+    assert same == Comparison(0.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1, images)
     assert same.verdict == "no difference shown"
     summary = coco_figures(ground_truth, results, full=False).summary
     assert full_ap(run).tolist() == pytest.approx([summary["AP"], summary["AP50"]], abs=1e-12)
 
 
 def test_margins_by_hand() -> None:
-    """Quantiles of tables: z 1.960 at 2.5 %, t 4.303 with 2 degrees of freedom, 12.706 with 1."""
-    assert margin_of_error(0.025, 0.0, 0.01, 1) == pytest.approx(1.960 * 0.01, rel=1e-3)
-    assert margin_of_error(0.025, 0.01, 0.0, 3) == pytest.approx(4.303 * 0.01, rel=1e-3)
+    """Quantiles of tables: t at 2.5 % is 12.706, 4.303, 2.093 and 1.960 with 1, 2, 19 and many
+    degrees of freedom."""
+    many = 10**6
+    assert margin_of_error(0.025, 0.0, 0.01, 1, many) == pytest.approx(1.960 * 0.01, rel=1e-3)
+    assert margin_of_error(0.025, 0.0, 0.01, 1, 20) == pytest.approx(2.093 * 0.01, rel=1e-3)
+    assert margin_of_error(0.025, 0.01, 0.0, 3, 20) == pytest.approx(4.303 * 0.01, rel=1e-3)
     both = math.hypot(12.706 * 0.02, 1.960 * 0.01)  # squares are added
-    assert margin_of_error(0.025, 0.02, 0.01, 2) == pytest.approx(both, rel=1e-3)
-    assert margin_of_error(0.025, math.nan, 0.01, 1) == pytest.approx(1.960 * 0.01, rel=1e-3)
+    assert margin_of_error(0.025, 0.02, 0.01, 2, many) == pytest.approx(both, rel=1e-3)
+    unknown = margin_of_error(0.025, math.nan, 0.01, 1, many)
+    assert unknown == pytest.approx(1.960 * 0.01, rel=1e-3)
 
 
 def test_p_is_below_a_level_where_the_interval_excludes_zero() -> None:
-    for seeds, training in ((1, 0.0), (2, 0.003), (5, 0.02)):
-        margin = margin_of_error(0.025, training, 0.01, seeds)
-        at_the_edge = compare(margin, training, 0.01, seeds)
+    cases = itertools.product(((1, 0.0), (2, 0.003), (5, 0.02)), (0.01, 0.0), (2, 6, 12, 72, 5000))
+    for (seeds, training), images, count in cases:
+        if not training + images:
+            continue
+        errors = training, images, seeds, count
+        margin = margin_of_error(0.025, *errors)
+        at_the_edge = compare(margin, *errors)
         assert at_the_edge.p == pytest.approx(0.05, abs=1e-6)
         assert at_the_edge.low == pytest.approx(0, abs=1e-12)
-        assert compare(1.01 * margin, training, 0.01, seeds).p < 0.05
-        assert compare(-0.99 * margin, training, 0.01, seeds).p > 0.05
-    assert compare(0.0, 0.01, 0.01, 3).p == 1
-    assert compare(1.0, 0.0, 1e-9, 1).p == 0  # beyond what a float can hold
+        assert compare(1.01 * margin, *errors).p < 0.05
+        assert compare(-0.99 * margin, *errors).p > 0.05
+    assert compare(0.0, 0.01, 0.01, 3, 20).p == 1
+    assert compare(1.0, 0.0, 1e-9, 1, 10**4).p == 0  # beyond what a float can hold
+
+
+@pytest.mark.parametrize("images", [6, 12, 72])
+def test_few_images_are_not_surer_than_many(images: int) -> None:
+    """The mean of normal values: with quantiles of the normal distribution, and the plain spread of
+    the samples, 12 images would be called different in 9 of 100 repetitions of nothing."""
+    random = np.random.default_rng(images)
+    weights = image_weights(images, 400) / images
+    p = []
+    for _ in range(2000):
+        values = random.normal(0, 1, images)
+        p.append(compare_fixed(values.mean(), weights @ values, images).p)
+    assert 0.035 < np.mean(np.array(p) < 0.05) < 0.065
+    assert np.mean(np.array(p) < 0.01) < 0.02
+
+
+def test_without_two_samples_nothing_is_known() -> None:
+    unknown = compare_fixed(0.5, np.array([0.4, np.nan, np.nan]), 20)
+    assert (unknown.low, unknown.high, unknown.p) == (-math.inf, math.inf, 1)
+    assert unknown.verdict == "no difference shown"
+    assert compare_fixed(0.5, np.array([0.4, 0.6]), 1).p == 1  # a single image
 
 
 def of(p: float, difference: float = 0.1, training: float = 0.1) -> Comparison:
-    return Comparison(difference, 0.0, 0.2, p, p, training, 0.1, 3)
+    return Comparison(difference, 0.0, 0.2, p, p, training, 0.1, 3, 20)
 
 
 def test_holm_by_hand() -> None:
@@ -140,15 +171,15 @@ def test_holm_by_hand() -> None:
 
 
 def test_an_unknown_error_of_training_gives_no_verdict() -> None:
-    one_seed = compare(0.5, math.nan, 0.001, 1)
+    one_seed = compare(0.5, math.nan, 0.001, 1, 200)
     assert one_seed.p < 1e-6
     assert one_seed.verdict == "one seed: no verdict"
     assert comparison_cells(one_seed)[1:] == [None, "one seed: no verdict"]
-    assert compare(0.5, 0.0, 0.001, 1).verdict == "higher"  # fixed detections: there is none
+    assert compare(0.5, 0.0, 0.001, 1, 200).verdict == "higher"  # fixed detections: there is none
 
 
 def test_cells_of_a_table() -> None:
-    comparison = Comparison(0.0123, -0.001, 0.0256, 0.03, 0.06, 0.0, 0.01, 1)
+    comparison = Comparison(0.0123, -0.001, 0.0256, 0.03, 0.06, 0.0, 0.01, 1, 20)
     cells = comparison_cells(comparison)
     assert cells == ["+0.012 (-0.001 to +0.026)", "0.060", "no difference shown"]
     assert comparison_cells(comparison._replace(adjusted=0.0009), 4)[:2] == [
@@ -156,11 +187,13 @@ def test_cells_of_a_table() -> None:
         "< 0.001",
     ]
     assert comparison_cells(None) == ["the baseline", "", ""]
+    assert comparison_cells(None, is_baseline=False) == ["no seed in common", "", ""]
 
 
 def test_samples_without_an_object_are_left_out() -> None:
     values = np.array([0.1, 0.2, np.nan, 0.6])
-    assert standard_error(values) == pytest.approx(np.std([0.1, 0.2, 0.6], ddof=1))
+    expected = np.std([0.1, 0.2, 0.6], ddof=1) * math.sqrt(5 / 4)
+    assert standard_error(values, 5) == pytest.approx(expected)
 
 
 def test_one_draw_has_no_spread() -> None:

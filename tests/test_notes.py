@@ -18,7 +18,7 @@ from detector.ablation.notes import (
 )
 from detector.ablation.report import summarize_runs
 from detector.ablation.summary import Row, Summary
-from tests.test_summary import LOSSES, TRUTH, finish, made_up_ablation, summary
+from tests.test_summary import LOSSES, TRUTH, finish, made_up_ablation, summary, write_state
 
 __all__ = ["summary"]  # the fixture
 
@@ -27,7 +27,7 @@ def test_every_note_of_a_finished_ablation(summary: Summary) -> None:
     notes = write_notes(summary, jobs=2)
     assert [note.split()[0] for note in notes] == ["AP", "Lower", "With", "In", "Learning", "2"]
     assert "over 3 seeds. Differences are to FocalLoss + label_noise 0 (under the" in notes[0]
-    assert "for other seeds and other images than these 30; p is corrected" in notes[0]
+    assert "for other seeds and other images than these 30. p is corrected" in notes[0]
     assert notes[1] == "Lower than the baseline: GHMC + label_noise 0, GHMC + label_noise 0.2."
     assert "With 3 seeds a difference of 0." in notes[2]
     assert notes[5] == "2 cells ran side by side: times are those of a shared machine."
@@ -46,6 +46,27 @@ def test_one_method_is_compared_to_none(tmp_path: Path) -> None:
     ablation = made_up_ablation(tmp_path / "out", [Axis("model.class_loss", {"GHMC": "GHMC"})])
     note = note_figures(summarize_runs(ablation, TRUTH, draws=50))
     assert note == "AP is that of the last epoch, mean ± standard deviation over 3 seeds."
+
+
+def test_one_common_seed_of_several_is_told(tmp_path: Path) -> None:
+    """Its interval is the narrowest, as it knows nothing of other seeds."""
+    ablation = made_up_ablation(tmp_path / "out", [LOSSES])
+    whole = note_figures(summarize_runs(ablation, TRUTH, draws=50))
+    for cell in ablation.cells_of(("GHMC",))[1:]:
+        write_state(ablation, cell, "failed", "why", {})
+    summary = summarize_runs(ablation, TRUTH, draws=50)
+    assert "Of one common seed they are for the images alone." in note_figures(summary)
+    assert "one common seed" not in whole
+
+
+def test_the_power_is_said_of_the_seeds_that_are_done(tmp_path: Path) -> None:
+    ablation = made_up_ablation(tmp_path / "out", [LOSSES], seeds=[0, 1, 2, 3])
+    for number, cell in enumerate(ablation.cells_of(("GHMC",))):
+        shutil.rmtree(ablation.run_folder(cell) / "eval")
+        finish(ablation, cell, range(number, 12 + 2 * number))
+    write_state(ablation, ablation.cells[0], "failed", "why", {})
+    note = note_power(summarize_runs(ablation, TRUTH, draws=50))
+    assert note.startswith("With 3 seeds a difference of ")
 
 
 def test_what_is_missing_comes_first(summary: Summary) -> None:

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from detector.evaluation.provenance import COMPARABLE, describe_origin, find_differences
+from detector.config.errors import UserError
+from detector.evaluation.provenance import (
+    COMPARABLE,
+    DATA,
+    check_comparable,
+    describe_origin,
+    find_differences,
+)
 
 
 @pytest.fixture
@@ -74,3 +81,46 @@ def test_other_weights_have_another_origin(parts: dict[str, Any]) -> None:
     before = describe_origin(**parts)
     parts["weights"].write_bytes(b"other")
     assert find_differences(before, describe_origin(**parts), ["weights"]) == ["weights"]
+
+
+def test_other_identities_are_other_annotations(parts: dict[str, Any]) -> None:
+    """Recognition is compared by them; of objects without one nothing is added."""
+    objects = parts["truth"]["annotations"]
+    before = describe_origin(**parts)
+    objects[0]["track_id"] = 4
+    with_one = describe_origin(**parts)
+    assert before["annotations"] != with_one["annotations"]
+    objects[0]["track_id"] = 5
+    assert describe_origin(**parts)["annotations"] not in (
+        before["annotations"],
+        with_one["annotations"],
+    )
+    other_key = describe_origin(**parts, identity="person")
+    assert other_key["annotations"] == before["annotations"]
+
+
+def evaluation(origin: dict[str, Any] | None) -> dict[str, Any]:
+    return {"data": dict.fromkeys(DATA), **({"made_from": origin} if origin else {})}
+
+
+def test_the_images_that_were_evaluated_are_those_that_count(parts: dict[str, Any]) -> None:
+    parts["evaluated"] = [2]
+    runs = {name: evaluation(describe_origin(**parts)) for name in ("a", "b")}
+    assert check_comparable(runs, parts["truth"]) == [2]
+    assert check_comparable({"old": evaluation(None)}, parts["truth"]) is None
+
+
+def test_annotations_that_have_changed_since_are_refused(parts: dict[str, Any]) -> None:
+    runs = {"a": evaluation(describe_origin(**parts))}
+    parts["truth"]["annotations"][0]["bbox"] = [0, 0, 5, 6]
+    with pytest.raises(UserError, match=r"have changed since a was evaluated: python eval\.py a"):
+        check_comparable(runs, parts["truth"])
+
+
+def test_all_runs_are_compared_with_one_whose_origin_is_known(parts: dict[str, Any]) -> None:
+    """The first was evaluated before origins were kept: both others would agree with it."""
+    runs = {"old": evaluation(None), "a": evaluation(describe_origin(**parts))}
+    parts["evaluated"] = [1]
+    runs["b"] = evaluation(describe_origin(**parts))
+    with pytest.raises(UserError, match=r"a and b were evaluated on different data"):
+        check_comparable(runs, parts["truth"])

@@ -282,5 +282,33 @@ def test_margins_are_those_of_the_bootstrap(seed: int) -> None:
         drawn = random.choice(known, len(known))
         rows = np.concatenate([np.flatnonzero(images == image) for image in drawn])
         draws.append(ranking.ap[rows].mean())
-    assert figures.margins["mAP"] == pytest.approx(1.96 * np.std(draws, ddof=1), rel=0.15)
+    expected = 2.09 * np.std(draws, ddof=1)  # t with 19 degrees of freedom
+    assert figures.margins["mAP"] == pytest.approx(expected, rel=0.15)
     assert identity_figures(truth, draws=0).margins == {}
+
+
+def test_the_margin_of_pairs_is_that_of_other_images() -> None:
+    """Both objects of a pair are of images that could have been others. Samples draw the first of
+    a pair alone: their spread is half of what it is among fresh sets of images."""
+    means = np.random.default_rng(1).normal(size=(12, 8))
+
+    def fresh(seed: int) -> Objects:
+        random = np.random.default_rng(seed)
+        identities = np.concatenate([random.choice(12, 3, replace=False) for _ in range(40)])
+        images = np.repeat(np.arange(40), 3)
+        light = random.normal(0, 0.5, (40, 8))[images]
+        vectors = means[identities] + random.normal(0, 0.8, (120, 8)) + light
+        return Objects(vectors, identities, images, np.tile([0.0, 0.0, 40.0, 40.0], (120, 1)))
+
+    true = 2.02 * np.std([tpr_at_far(fresh(seed), [0.1]) for seed in range(60)], ddof=1)
+    told = [identity_figures(fresh(k), draws=100).margins["TPR@FAR1e-1"] for k in range(60, 66)]
+    assert 0.7 < np.mean(told) / true < 1.5
+
+
+def test_a_figure_that_no_sample_moves_has_no_margin() -> None:
+    """Ten queries that are all right do not make a share of 1 sure to the last digit."""
+    identities, images = np.tile([0, 1], 5), np.repeat(np.arange(5), 2)
+    boxes = np.tile([0.0, 0.0, 40.0, 40.0], (10, 1))
+    figures = identity_figures(Objects(np.eye(2)[identities], identities, images, boxes))
+    assert figures.values["rank1"] == 1
+    assert "rank1" not in figures.margins

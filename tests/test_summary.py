@@ -5,12 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from detector.ablation.cells import Ablation
 from detector.ablation.grid import Axis, Cell, Shared, make_axis, make_cells
+from detector.ablation.pictures import draw_effects
 from detector.ablation.report import summarize_runs
-from detector.ablation.summary import Summary, baseline, first_conditions, point_title
+from detector.ablation.summary import (
+    Summary,
+    baseline,
+    first_conditions,
+    measure_queries,
+    point_title,
+)
+from detector.ablation.tables import conditions_table, main_table
 from detector.config.errors import UserError
 from detector.config.resolve import save
 
@@ -124,6 +133,33 @@ def test_a_cell_without_figures_is_missing_and_the_seeds_that_both_have_are_comp
     assert ghm.to_baseline is not None
     assert ghm.to_baseline.seeds == 1
     assert ghm.to_baseline.verdict == "one seed: no verdict"
+
+
+def test_without_the_baseline_nothing_is_called_one(tmp_path: Path) -> None:
+    """Where its cells have failed, and where no other has a seed of it."""
+    ablation = made_up_ablation(tmp_path / "out")
+    for cell in ablation.cells:
+        if cell.point["model.class_loss"] == "FocalLoss" and cell.point["data.label_noise"] != "0":
+            write_state(ablation, cell, "failed", "out of memory", {})
+    summary = summarize_runs(ablation, TRUTH, draws=50)
+    assert [row.is_baseline for row in summary.rows] == [True, True, False, False]
+    rows = {tuple(row[:2]): row for row in main_table(summary).cells()}
+    assert rows["FocalLoss", "0"][5] == "the baseline"
+    assert rows["FocalLoss", "0.2"][3] == "none is done"
+    assert rows["GHMC", "0.2"][5] == "no seed in common"
+    (noisy,) = conditions_table(summary).cells()
+    assert noisy[:2] == ["GHMC", "0.2"]
+    assert noisy[3] == "no seed in common"
+    draw_effects(summary)  # says nothing of it, and draws the others
+
+
+def test_queries_of_an_image_are_drawn_together() -> None:
+    queries = [{"image_id": k, "mAP": ap} for k, ap in ((7, 0.1), (9, 0.2), (9, 0.6), (9, 1.0))]
+    weights = np.array([[1, 1, 1], [2, 0, 1], [0, 3, 0]])  # of the images 7, 8 and 9
+    value, draws = measure_queries(queries, "identity/mAP", [7, 8, 9], weights)
+    assert value == pytest.approx(1.9 / 4)
+    assert draws[:2] == pytest.approx([1.9 / 4, (2 * 0.1 + 1.8) / 5])
+    assert np.isnan(draws[2])
 
 
 def test_names_of_points() -> None:

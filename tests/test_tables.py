@@ -47,7 +47,7 @@ def test_seeds_that_are_not_done(tmp_path: Path) -> None:
         write_state(ablation, cell, "failed", "why", {})
     rows = main_table(summarize_runs(ablation, TRUTH, draws=50)).cells()
     assert rows[0][1] == "2 of 3"
-    assert rows[1] == ["GHMC", "0 of 3", "not yet run"]
+    assert rows[1] == ["GHMC", "0 of 3", "none is done"]
     lines = list(csv.DictReader(io.StringIO(format_csv(ablation))))
     assert [line["state"] for line in lines] == ["failed", "failed", *["done", "failed"] * 2]
     assert lines[0]["AP"] == ""

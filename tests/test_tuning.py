@@ -132,3 +132,10 @@ def test_a_point_of_which_nothing_could_be_trained_is_an_error() -> None:
     outcomes = {cell.name: Outcome("failed", "out of memory") for cell in cells}
     with pytest.raises(UserError, match="no candidate of FocalLoss could be trained"):
         choose(cells, outcomes, "AP")
+
+
+def test_images_set_apart_that_show_no_identity_twice_cannot_choose() -> None:
+    cells = candidates("ArcFaceLoss", [0.1])
+    outcomes = {cells[0].name: Outcome("done", "", {"AP": 0.5, "identity/mAP": None})}
+    with pytest.raises(UserError, match=r"ArcFaceLoss_try0 has no identity/mAP.*leave out --tune"):
+        choose(cells, outcomes, "identity/mAP")

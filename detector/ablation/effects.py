@@ -4,7 +4,7 @@ A method has one AP for each seed, and for each seed one AP on every sample of t
 images. Methods are compared by their differences within a seed and within a sample: what a seed or
 an image does to both of them cancels. From these paired differences come the two standard errors of
 `detector.evaluation.bootstrap`, which combines them to interval, p and verdict (Student's t for
-training, the normal distribution for images, MOVER for both).
+each, MOVER for both).
 """
 
 import math
@@ -32,8 +32,8 @@ class Sample(NamedTuple):
     draws: np.ndarray
 
 
-def effect(terms: Sequence[tuple[int, Sample]]) -> Comparison | None:
-    """A sum of samples with coefficients, paired by seed and image.
+def effect(terms: Sequence[tuple[int, Sample]], count: int) -> Comparison | None:
+    """A sum of samples with coefficients, paired by seed and image, of which there are `count`.
 
     [(1, a), (-1, b)] is a - b; with two conditions [(1, a2), (-1, a1), (-1, b2), (1, b1)] is how
     much more a changes than b. None without a seed that all of them have. The error of training is
@@ -47,26 +47,29 @@ def effect(terms: Sequence[tuple[int, Sample]]) -> Comparison | None:
     if not seeds:
         return None
     training = per_seed[present].std(ddof=1) / math.sqrt(seeds) if seeds > 1 else math.nan
-    images = standard_error(draws[present].mean(axis=0))
-    return compare(float(per_seed[present].mean()), float(training), images, seeds)
+    images = standard_error(draws[present].mean(axis=0), count)
+    return compare(float(per_seed[present].mean()), float(training), images, seeds, count)
 
 
-def minimal_detectable_difference(comparisons: Sequence[Comparison | None]) -> float:
+def minimal_detectable_difference(
+    comparisons: Sequence[Comparison | None],
+) -> tuple[float, int]:
     """The true difference that an ablation like this one shows in 4 of 5 repetitions, after
-    correction for the number of comparisons. nan without one of several seeds.
+    correction for the number of comparisons, and for how many seeds that is: the fewest that a
+    comparison has. nan without one of several seeds.
 
     Methods are taken to vary as those of the comparisons do on average (in squares). A repetition
     estimates the error of training anew, from as few seeds, and is off by noise: it shows a
     difference where its margin of error is less than what it finds. POWER of many drawn ones do.
     """
     known = [c for c in comparisons if c is not None and np.nanmax([c.training, c.images]) > 0]
-    repeated = [c for c in known if c.seeds > 1]
+    repeated = [c for c in known if c.seeds > 1 and not math.isnan(c.images)]
     if not repeated:
-        return math.nan
-    tail, seeds = LEVEL / (2 * len(known)), min(c.seeds for c in repeated)
+        return math.nan, 0
+    tail, seeds, count = LEVEL / (2 * len(known)), *min((c.seeds, c.sample_size) for c in repeated)
     training, images = np.sqrt(np.square([(c.training, c.images) for c in repeated]).mean(axis=0))
     random = np.random.default_rng(0)
     estimates = training * np.sqrt(random.chisquare(seeds - 1, REPETITIONS) / (seeds - 1))
-    margins = [margin_of_error(tail, estimate, images, seeds) for estimate in estimates]
+    margins = [margin_of_error(tail, e, images, seeds, count) for e in estimates]
     noise = random.normal(0, math.hypot(training, images), REPETITIONS)
-    return float(np.quantile(margins - noise, POWER))
+    return float(np.quantile(margins - noise, POWER)), seeds

@@ -45,7 +45,8 @@ def note_figures(summary: Summary) -> str:
     axes, seeds = summary.ablation.axes, len(summary.ablation.seeds)
     spread = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "of 1 seed"
     figures = f"{summary.metric} is that of the last epoch, {spread}."
-    if not any(row.to_baseline or row.change for row in summary.rows):
+    compared = [c for row in summary.rows for c in (row.to_baseline, row.change) if c]
+    if not compared:
         return figures
     base = point_title(baseline(summary.rows[0].point, axes), axes)
     pairing = f"Differences are to {base} (under the same conditions), paired by seed and image"
@@ -58,9 +59,11 @@ def note_figures(summary: Summary) -> str:
             "change is unknown and not in them: of one seed nothing here tells a better method "
             "from a better run."
         )
+    has_lone = any(comparison.seeds == 1 for comparison in compared)
+    lone = " Of one common seed they are for the images alone." if has_lone else ""
     return (
-        f"{figures} {pairing}, with 95 % intervals for other seeds and {images}; p is corrected "
-        "for the number of comparisons (Holm), and the intervals are not."
+        f"{figures} {pairing}, with 95 % intervals for other seeds and {images}.{lone} p is "
+        "corrected for the number of comparisons (Holm), and the intervals are not."
     )
 
 
@@ -87,11 +90,11 @@ def note_rates(summary: Summary) -> str:
 
 def note_power(summary: Summary) -> str:
     """Which difference would have been shown."""
-    least = minimal_detectable_difference([row.to_baseline for row in summary.rows])
+    least, seeds = minimal_detectable_difference([row.to_baseline for row in summary.rows])
     if math.isnan(least):
         return ""
     return (
-        f"With {len(summary.ablation.seeds)} seeds a difference of {least:.3f} {summary.metric} "
+        f"With {seeds} seeds a difference of {least:.3f} {summary.metric} "
         "would have been shown in 4 of 5 such ablations, of methods that vary as these do on "
         "average; smaller ones may well exist."
     )

@@ -25,7 +25,8 @@ def draw_effects(summary: Summary) -> Any:
         values = row.figures[metric]
         seeds.plot(values, [place] * len(values), "o", color=BLUE, alpha=0.6, markersize=6)
         seeds.plot([np.mean(values)] * 2, [place - 0.25, place + 0.25], color="black", linewidth=2)
-        _draw_effect(effects, place, row.to_baseline)
+        if row.is_baseline or row.to_baseline:
+            _draw_effect(effects, place, row.to_baseline)
     effects.axvline(0, color="black", linewidth=1)
     titles = [point_title(row.point, summary.ablation.axes) for row in rows]
     seeds.set_yticks(range(len(rows)), titles)

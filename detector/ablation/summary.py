@@ -22,13 +22,14 @@ class Row(NamedTuple):
     """A point of the grid. `planned`: seeds; `figures`: name -> values of the seeds that are done.
 
     `to_baseline`: the difference in the metric to the baseline under the same conditions, None for
-    itself · `change`: that to the same method under the first conditions · `more`: how much larger
-    `change` is than the baseline's.
+    itself (`is_baseline`) and without a common seed · `change`: that to the same method under the
+    first conditions · `more`: how much larger `change` is than the baseline's.
     """
 
     point: Point
     planned: int
     figures: dict[str, list[float]]
+    is_baseline: bool = False
     to_baseline: Comparison | None = None
     change: Comparison | None = None
     more: Comparison | None = None
@@ -61,7 +62,7 @@ def summarize(
     """`measured`: the metric of every cell that is done, by its name; `weights` (draws, images):
     the samples of the images that it was measured on."""
     samples = {point: _sample(ablation, point, measured, weights) for point in ablation.points}
-    rows = [_row(ablation, point, samples) for point in ablation.points]
+    rows = [_row(ablation, point, samples, weights.shape[1]) for point in ablation.points]
     for field in ("to_baseline", "change", "more"):  # each answers a question of its own
         corrected = holm([getattr(row, field) for row in rows])
         values: list[dict[str, Any]] = [{field: comparison} for comparison in corrected]
@@ -100,7 +101,7 @@ def _sample(
     return Sample(figures, draws)
 
 
-def _row(ablation: Ablation, point: Point, samples: Mapping[Point, Sample]) -> Row:
+def _row(ablation: Ablation, point: Point, samples: Mapping[Point, Sample], images: int) -> Row:
     cells = ablation.cells_of(point)
     outcomes = [ablation.outcome(cell) for cell in cells]
     results = [outcome.result for outcome in outcomes if outcome.state == "done"]
@@ -117,9 +118,10 @@ def _row(ablation: Ablation, point: Point, samples: Mapping[Point, Sample]) -> R
         point,
         len(cells),
         figures,
-        effect(to_baseline) if base != point else None,
-        effect(change) if first != point else None,
-        effect([*change, *base_change]) if first != point and base != point else None,
+        base == point,
+        effect(to_baseline, images) if base != point else None,
+        effect(change, images) if first != point else None,
+        effect([*change, *base_change], images) if first != point and base != point else None,
     )
 
 

@@ -26,10 +26,15 @@ def main_table(summary: Summary) -> Table:
         seeds = f"{count}" if count == row.planned else f"{count} of {row.planned}"
         if not count:
             has_run = figures["AP"]  # and is a detector without an embedding head, say
-            rows.append([*row.point, seeds, f"has no {metric}" if has_run else "not yet run"])
+            rows.append([*row.point, seeds, f"has no {metric}" if has_run else "none is done"])
             continue
         spreads = [_spread(figures[name]) for name in shown]
-        cells = [*row.point, seeds, *spreads, *comparison_cells(row.to_baseline)]
+        cells = [
+            *row.point,
+            seeds,
+            *spreads,
+            *comparison_cells(row.to_baseline, is_baseline=row.is_baseline),
+        ]
         time, memory = 1000 * np.median(figures["step_seconds"]), max(figures["memory"])
         rises = figures[summary.rise]
         rise = np.mean(rises) if rises else None
@@ -67,7 +72,11 @@ def conditions_table(summary: Summary) -> Table:
     heads = [*map(short_key, summary.ablation.axes)]
     heads += [f"change of {summary.metric}", "more than the baseline's", "p", "verdict"]
     rows = [
-        [*row.point, row.change.interval(), *comparison_cells(row.more)]
+        [
+            *row.point,
+            row.change.interval(),
+            *comparison_cells(row.more, is_baseline=row.is_baseline),
+        ]
         for row in summary.rows
         if row.change is not None
     ]

@@ -80,27 +80,29 @@ def choose(
     """For every point (its name) what its candidate with the highest `metric` (or AP, of a net
     without an embedding head) was given, of equal ones the first; a table of all.
 
-    `outcomes`: name of a cell -> its outcome. UserError for a point of which no candidate is done.
+    `outcomes`: name of a cell -> its outcome. UserError for a point of which no candidate is done,
+    or has the metric: the images set apart may show no identity twice.
     """
-
-    def reached(cell: Cell) -> float:
-        result = outcomes[cell.name].result
-        value: float = result.get(metric, result["AP"])
-        return value
-
+    results = {cell.name: outcomes[cell.name].result for cell in cells}
+    done = [cell for cell in cells if outcomes[cell.name].state == "done"]
+    reached = {cell.name: results[cell.name].get(metric, results[cell.name]["AP"]) for cell in done}
     best: dict[str, Cell] = {}
-    for cell in cells:
-        if outcomes[cell.name].state == "done":
-            leader = best.setdefault(point_name(cell.point), cell)
-            if reached(cell) > reached(leader):
-                best[point_name(cell.point)] = cell
+    for cell in done:
+        if reached[cell.name] is None:
+            raise UserError(
+                f"--tune: {cell.name} has no {metric}, as none of the images set apart shows an "
+                "identity of another one: more images, or leave out --tune"
+            )
+        leader = best.setdefault(point_name(cell.point), cell)
+        if reached[cell.name] > reached[leader.name]:
+            best[point_name(cell.point)] = cell
     rows: list[list[str]] = []
     for cell in cells:
         point, (state, reason, _) = point_name(cell.point), outcomes[cell.name]
         if point not in best:
             raise UserError(f"no candidate of {point} could be trained, see the logs of its cells")
         values = [f"{value:.4g}" for value in cell.tuned.values()]
-        ended = f"{reached(cell):.3f}" if state == "done" else f"{state} {reason}"
+        ended = f"{reached[cell.name]:.3f}" if state == "done" else f"{state} {reason}"
         rows.append([point, *values, ended, "chosen" if cell is best[point] else ""])
     return {point: cell.tuned for point, cell in best.items()}, rows
 

@@ -126,7 +126,8 @@ def compare_all(
             samples.append(bootstrap_ap(match_all(ground_truth, rows, candidates), weights)[0])
     differences = [line.figures["AP"] - lines[0].figures["AP"] for line in lines]
     pairs = zip(differences[1:], samples[1:], strict=False)
-    comparisons = holm([compare_fixed(value, sample - samples[0]) for value, sample in pairs])
+    count = len(candidates)
+    comparisons = holm([compare_fixed(value, s - samples[0], count) for value, s in pairs])
     for place, comparison in enumerate(comparisons, 1):
         lines[place] = lines[place]._replace(against=comparison)
     return lines

@@ -31,18 +31,21 @@ def digest_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def digest_truth(truth: Mapping[str, Any], image_ids: Iterable[int] | None = None) -> str:
-    """Of the images, objects and categories of a COCO file; `image_ids`: of these images only."""
+def digest_truth(
+    truth: Mapping[str, Any], image_ids: Iterable[int] | None = None, identity: str = "track_id"
+) -> str:
+    """Of the images, objects and categories of a COCO file; `image_ids`: of these images only;
+    `identity`: the key of an object's identity, where it has one."""
     chosen = {image["id"] for image in truth["images"]}
     chosen &= chosen if image_ids is None else set(image_ids)
     keep = ("image_id", "category_id", "bbox", "area", "iscrowd")
+    objects = [row for row in truth["annotations"] if row["image_id"] in chosen]
     return digest(
         [
             sorted((row["id"], row["file_name"]) for row in truth["images"] if row["id"] in chosen),
             [
-                [row.get(name) for name in keep]
-                for row in truth["annotations"]
-                if row["image_id"] in chosen
+                [*map(row.get, keep), *([row[identity]] if row.get(identity) is not None else [])]
+                for row in objects
             ],
             sorted((row["id"], str(row["name"])) for row in truth["categories"]),
         ]
@@ -56,6 +59,7 @@ def describe_origin(
     files: Mapping[int, str],
     classes: Sequence[str],
     settings: Mapping[str, Any],
+    identity: str = "track_id",
 ) -> dict[str, Any]:
     """What an evaluation was made from, as plain values for JSON.
 
@@ -66,12 +70,13 @@ def describe_origin(
         files: image id -> path of the image.
         classes: in the order of the labels.
         settings: what else the figures depend on (input size, limits, suppression).
+        identity: key of an object's identity in `truth`.
     """
     ids = sorted(evaluated)
     stats = [(key, Path(files[key]).stat()) for key in ids]
     return {
         "weights": digest_file(weights),
-        "annotations": digest_truth(truth, ids),
+        "annotations": digest_truth(truth, ids, identity),
         "evaluated": {
             "count": len(ids),
             "digest": digest(ids),
@@ -131,7 +136,8 @@ def check_comparable(
 
     Returns the ids of the images that were evaluated, None for all. Raises UserError.
     """
-    first = next(iter(evaluations))
+    # of those without an origin little is known: whatever is compared with them would seem alike
+    first = max(evaluations, key=lambda run: bool(evaluations[run].get("made_from")))
     for run, evaluation in evaluations.items():
         same = [
             name for name in DATA if evaluation["data"][name] != evaluations[first]["data"][name]
@@ -147,7 +153,8 @@ def check_comparable(
             )
     known = {key: row["made_from"] for key, row in evaluations.items() if row.get("made_from")}
     for run, origin in known.items():
-        if origin["annotations"] != digest_truth(truth, origin["evaluated"]["ids"]):
+        identity = evaluations[run]["data"].get("identity", "track_id")
+        if origin["annotations"] != digest_truth(truth, origin["evaluated"]["ids"], identity):
             raise UserError(
                 f"the annotations have changed since {run} was evaluated: python eval.py {run}"
             )

@@ -174,4 +174,7 @@ def format_identities(figures: Figures) -> str:
     ]
     heads = ("recognition", "value", "± 95 %")
     table = Table(heads, rows, ("", ".3f", ".3f")).render()
-    return f"{table}\n{figures.queries} queries; search_: among detections of other images"
+    return (
+        f"{table}\n{figures.queries} queries, drawn by image against the same gallery for ±; "
+        "search_: among detections of other images"
+    )

@@ -186,8 +186,9 @@ def identity_figures(
     """All figures: "rank1", "rank5", "mAP" and "TPR@FAR1e-1" to "1e-4" on the truth; with
     `detections` also "search_rank1", "search_rank5", "search_mAP" and "search_mAP_recall".
 
-    Margins are those of a bootstrap over the queries, which are drawn image by image: queries of
-    one image share its light and its neighbors. `draws` 0, or no object: no margins.
+    Margins are those of a bootstrap over the queries, which are drawn image by image, against the
+    same gallery: queries of one image share its light and its neighbors. `draws` 0, no object, or a
+    figure that no sample moves, as where every query is right: no margin.
     """
     values: dict[str, float] = {}
     samples: dict[str, np.ndarray] = {}
@@ -209,9 +210,10 @@ def identity_figures(
     values |= dict(zip(TPR, tpr_at_far(objects).tolist(), strict=True))
     if draws:
         samples |= dict(zip(TPR, sample_tpr(objects, weights).T, strict=True))
-    margins = {
-        name: margin_of_error(LEVEL / 2, 0.0, standard_error(sample), 1)
-        for name, sample in samples.items()
-        if np.count_nonzero(~np.isnan(sample)) > 1
-    }
+    margins = {}
+    for name, sample in samples.items():
+        # a pair has two objects, of which only the first was drawn: both vary alike
+        error = standard_error(sample, len(image)) * (2 if name in TPR else 1)
+        if error > 0 and not np.isnan(values[name]):  # all queries right: not known how sure
+            margins[name] = margin_of_error(LEVEL / 2, 0.0, error, 1, len(image))
     return Figures(values, margins, len(rankings[""].rows))
