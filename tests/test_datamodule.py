@@ -504,8 +504,10 @@ def test_class_weights_are_inverse_frequencies_to_a_power(root: Path) -> None:
     for data, power in ((half, 0.5), (full, 1.0)):
         weights = data.class_weights()
         assert weights is not None
-        ratios = [(counts[0] / max(1, count)) ** power for count in counts]
-        assert [weight / weights[0] for weight in weights] == pytest.approx(ratios)
+        present = [k for k, count in enumerate(counts) if count]
+        ratios = [(counts[0] / counts[k]) ** power for k in present]
+        assert [weights[k] / weights[0] for k in present] == pytest.approx(ratios)
+        assert {weights[k] for k, count in enumerate(counts) if not count} == {1.0}
         mean = sum(w * n for w, n in zip(weights, counts, strict=True)) / sum(counts)
         assert mean == pytest.approx(1)
 
