@@ -105,6 +105,9 @@ class DataModule(pl.LightningDataModule):
         rate, kind = self.options.label_noise, self.options.noise_kind
         split, line = with_noise(split, rate, kind, len(self.classes), self.seed)
         self.noise = [f"train: {line}"]
+        if split.ignore.all():
+            error = f"train: {line}: none is left to train on; lower data.label_noise"
+            self.findings.append(Finding("error", "objects", error))
         return split
 
     def ground_truth(self) -> Content:

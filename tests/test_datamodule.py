@@ -484,12 +484,20 @@ def test_a_share_of_train_is_set_apart_and_validated_on(root: Path) -> None:
 
 
 def test_label_noise_is_in_training_only(root: Path) -> None:
-    clean, noisy = module(root), module(root, label_noise=1.0, noise_kind="missing")
+    clean, noisy = module(root), module(root, label_noise=0.5, noise_kind="missing")
     for data in (clean, noisy):
         data.setup("fit")
-    assert clean.splits["train"].ignore.sum() == len(noisy.splits["train"].boxes)
+    (before, kept) = ((~data.splits["train"].ignore).sum() for data in (clean, noisy))
+    assert 0 < kept < before
     assert len(clean.splits["val"].boxes) == len(noisy.splits["val"].boxes)
-    assert any("label noise 1" in line for line in noisy.report())
+    assert any(f"label noise 0.5: {before - kept} missing" in line for line in noisy.report())
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5])
+def test_label_noise_that_leaves_no_object_is_refused(root: Path, power: float) -> None:
+    data = module(root, label_noise=1.0, noise_kind="missing", class_weights=power)
+    with pytest.raises(DataError, match=r"none is left to train on; lower data\.label_noise"):
+        data.setup("fit")
 
 
 def test_class_weights_are_inverse_frequencies_to_a_power(root: Path) -> None:
