@@ -105,6 +105,9 @@ class DataModule(pl.LightningDataModule):
         rate, kind = self.options.label_noise, self.options.noise_kind
         split, line = with_noise(split, rate, kind, len(self.classes), self.seed)
         self.noise = [f"train: {line}"]
+        if split.ignore.all():
+            error = f"train: {line}: none is left to train on; lower data.label_noise"
+            self.findings.append(Finding("error", "objects", error))
         return split
 
     def ground_truth(self) -> Content:
@@ -153,15 +156,16 @@ class DataModule(pl.LightningDataModule):
 
     def class_weights(self) -> list[float] | None:
         """Weights of the classes, (1 / objects of the class in train)^`class_weights`, of which the
-        mean over all objects is 1; None where that is 0. A class without objects weighs as one of
-        a single object."""
+        mean over all objects is 1; None where that is 0. A class without objects, of which there
+        is nothing to weigh, has 1."""
         if not (exponent := self.options.class_weights):
             return None
         train = self.splits["train"]
         labels = train.labels[~train.ignore]
         counts = np.bincount(labels, minlength=len(self.classes))
         weights = (1 / counts.clip(min=1)) ** exponent
-        return (weights / np.average(weights, weights=counts)).tolist()  # type: ignore[no-any-return]
+        weights /= np.average(weights, weights=counts)
+        return np.where(counts > 0, weights, 1.0).tolist()  # type: ignore[no-any-return]
 
     def count_identities(self) -> int:
         """How many there are in the training split; DataError for none, as nothing could be

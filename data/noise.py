@@ -17,11 +17,11 @@ def with_noise(
     """A split in which a share of the objects is annotated wrongly, and a line that counts them.
 
     "class": another class, all equally likely · "missing": no box · "shifted": the box moved by 0.3
-    to 0.6 of its width and of its height (IoU 0.09 to 0.32 with the truth), and cut at the border ·
-    "mixed": each object one of the three. Crowds and difficult objects stay as they are. What
-    happens to an object depends on (seed, its number) alone: at a higher rate those that were wrong
-    at a lower one stay wrong in the same way. Raises DataError where a class cannot be wrong as
-    there is only one.
+    to 0.6 of its width and of its height, and cut at the border (IoU 0.09 to 0.32 with the truth,
+    but up to 0.49 where it is cut) · "mixed": each object one of the three. Crowds and difficult
+    objects stay as they are. What happens to an object depends on (seed, its number) alone: at a
+    higher rate those that were wrong at a lower one stay wrong in the same way. Raises DataError
+    where a class cannot be wrong as there is only one.
     """
     if kind not in get_args(Kind):
         raise DataError(f"data.noise_kind must be one of {', '.join(get_args(Kind))}, not {kind!r}")
@@ -30,7 +30,7 @@ def with_noise(
         if kind == "class":
             raise DataError("data.noise_kind class needs two classes or more, the data has one")
         kinds.remove("class")
-    random = np.random.default_rng((seed, 3))  # a number that nothing else draws with
+    random = np.random.default_rng((seed, 3))  # as the sampler of epoch 3, for another purpose
     count = len(split.boxes)
     chance, choice, other = (random.random(count) for _ in range(3))
     away = random.uniform(0.3, 0.6, (count, 2)) * random.choice([-1, 1], (count, 2))

@@ -1,7 +1,7 @@
 """Anchors: the boxes that the box head corrects, the same few at every cell of a level."""
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -45,12 +45,19 @@ class AnchorGenerator(nn.Module):
             cell = cell.round() if rounding == "torchvision" else cell
             self.register_buffer(f"cell{level}", cell, persistent=False)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves to a device, but never to half precision, which would round the anchors."""
+        cells = dict(self.named_buffers())
+        super()._apply(fn, recurse)
+        for name, cell in cells.items():
+            setattr(self, name, cell.to(self.get_buffer(name).device))
+        return self
+
     def forward(self, image_size: Sequence[int], feature_sizes: Sequence[Sequence[int]]) -> Tensor:
         """Anchors (R, 4) in float32 for images and feature maps of these sizes (height, width)."""
         anchors = []
         for level, (rows, columns) in enumerate(feature_sizes):
-            # a module cast to half precision must not take its anchors along
-            cell = self.get_buffer(f"cell{level}").float()
+            cell = self.get_buffer(f"cell{level}")
             stride_y = stride_x = self.strides[level]
             if self.rounding == "torchvision":
                 stride_y, stride_x = image_size[0] // rows, image_size[1] // columns

@@ -60,6 +60,7 @@ class Detector(pl.LightningModule):
         return self.postprocess(predictions, batch["sizes"], batch["original_sizes"])
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.guard.keep_statistics(self.net)
         predictions = self.net(batch["images"], batch["sizes"])
         losses, targets = self.criterion(predictions, batch)
         total = torch.stack(list(losses.values())).sum()
@@ -73,12 +74,15 @@ class Detector(pl.LightningModule):
         # an infinite loss can have finite gradients; NaN reaches every rank through their mean
         return total * torch.where(total.detach().isfinite(), 1.0, math.nan)
 
+    def on_after_backward(self) -> None:
+        self.guard.check_loss(self.step_figures["train/loss"], self.image_ids)
+
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: Any = None, gradient_clip_algorithm: Any = None
     ) -> None:
         parameters = [p for p in self.parameters() if p.grad is not None]
         by_value = gradient_clip_algorithm == "value"
-        self.guard.clip(parameters, optimizer, gradient_clip_val, self.image_ids, by_value)
+        self.guard.clip(parameters, optimizer, gradient_clip_val, by_value)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)

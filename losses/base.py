@@ -66,6 +66,16 @@ class ClassificationLoss(Loss):
         value = None if weights is None else torch.tensor(weights, dtype=torch.float32)
         self.register_buffer("class_weights", value, persistent=False)
 
+    def anchor_weights(self, labels: Tensor, dtype: torch.dtype) -> Tensor:
+        """By how much the loss of each anchor (N, R) counts: the weight of its class, or 1 without
+        `class_weights`; as background 1, so that the weights leave it alone; ignored 0."""
+        counted = (labels != IGNORED).to(dtype)
+        weights = getattr(self, "class_weights", None)
+        if weights is None:
+            return counted
+        weights = torch.cat([weights, weights.new_ones(1)]).to(dtype)
+        return counted * weights[labels.clamp(min=0)]
+
     def setup(self, num_classes: int, dim: int) -> None:
         weights = getattr(self, "class_weights", None)
         if weights is not None and len(weights) != num_classes:

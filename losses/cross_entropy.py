@@ -21,7 +21,7 @@ class SigmoidCrossEntropy(SigmoidLoss):
 
     Args:
         label_smoothing: e moves the targets 1 and 0 to 1 - e / 2 and e / 2.
-        class_weights: weights of the K classes; null for 1.
+        class_weights: see `SigmoidLoss`; null for 1.
         weight: factor of this loss in the total.
     """
 
@@ -51,7 +51,7 @@ class BalancedCrossEntropy(SigmoidLoss):
 
     Args:
         alpha: weight of the object's class against all else.
-        class_weights: weights of the K classes; null for 1.
+        class_weights: see `SigmoidLoss`; null for 1.
         weight: factor of this loss in the total.
     """
 
@@ -79,7 +79,9 @@ class SoftmaxCrossEntropy(ClassificationLoss):
 
     Args:
         label_smoothing: e.
-        class_weights: weights of the K classes, the background's is 1; null for 1.
+        class_weights: weights of the K classes for the anchors of their objects, the background's
+            is 1; null for 1. With smoothing they weigh the whole loss of an anchor, where torch's
+            `weight` weighs each smoothed target by its own class.
         weight: factor of this loss in the total.
     """
 
@@ -106,14 +108,10 @@ class SoftmaxCrossEntropy(ClassificationLoss):
     def forward(self, logits: Tensor, labels: Tensor, num_foreground: Tensor) -> Tensor:
         valid = labels != IGNORED
         x = torch.where(valid[..., None], full_precision(logits), 0.0)
-        weights = self.class_weights
-        if weights is not None:
-            weights = torch.cat([weights.to(x.dtype), weights.new_ones(1, dtype=x.dtype)])
         loss = F.cross_entropy(
             x.flatten(0, -2),
             labels.clamp(min=0).flatten(),
-            weights,
             label_smoothing=self.label_smoothing,
             reduction="none",
         )
-        return torch.where(valid.flatten(), loss, 0.0).sum() / num_foreground
+        return (loss.view_as(labels) * self.anchor_weights(labels, x.dtype)).sum() / num_foreground

@@ -26,7 +26,7 @@ class FocalLoss(SigmoidLoss):
     Args:
         alpha: weight of the object's class against all else; null for no such weight.
         gamma: how fast easy examples fade; 0 is cross-entropy.
-        class_weights: weights of the K classes; null for 1.
+        class_weights: see `SigmoidLoss`; null for 1.
         weight: factor of this loss in the total.
     """
 

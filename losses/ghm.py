@@ -39,7 +39,8 @@ class GradientDensity(nn.Module):
             (the authors' code: examples with equal norms keep weight 1), or "paper", M (eq. 10 and
             11), which makes the loss M / n times smaller.
         sync: add up the counts of all ranks. Otherwise every rank counts its own examples, and the
-            loss depends on how many ranks there are.
+            loss depends on how many ranks there are; the running mean that they start from is rank
+            0's, as DistributedDataParallel gives all ranks its buffers before every step.
     """
 
     running: Tensor

@@ -43,7 +43,8 @@ class SigmoidLoss(ClassificationLoss):
     Args:
         positive, negative: weights of examples of the anchor's own class, and of all other
             examples (alpha and 1 - alpha).
-        class_weights: weights of the K classes, in their order; null for 1.
+        class_weights: weights of the K classes, in their order, each for all examples of the
+            anchors of its objects; the background's is 1; null for 1.
         weight: factor of this loss in the total.
     """
 
@@ -113,16 +114,16 @@ class SigmoidLoss(ClassificationLoss):
         x_t = x_t.masked_fill_(~valid[..., None], 0.0)
         weights = None if example_weights is None else example_weights(x_t, valid)
         loss, gradient = self.loss_and_gradient(x_t)
-        for factor in (weights, self.class_weights):
-            if factor is not None:
-                loss, gradient = loss.mul_(factor), gradient.mul_(factor)
+        if weights is not None:
+            loss, gradient = loss.mul_(weights), gradient.mul_(weights)
+        counts = self.anchor_weights(labels, x.dtype)
         more = torch.where(foreground, self.positive - self.negative, 0.0)
         rows = self.negative * loss.sum(-1) + more * loss.gather(-1, own)[..., 0]
-        others = torch.where(valid, -self.negative, 0.0)
-        own_factor = torch.where(foreground, self.positive, others)[..., None]
+        others = -self.negative * counts
+        own_factor = torch.where(foreground, self.positive * counts, others)[..., None]
         own_gradient = own_factor * gradient.gather(-1, own)
         gradient = gradient.mul_(others[..., None]).scatter_(-1, own, own_gradient)
-        return torch.where(valid, rows, 0.0).sum(), gradient
+        return (counts * rows).sum(), gradient
 
     def _with_masks(
         self, x: Tensor, labels: Tensor, example_weights: ExampleWeights | None
@@ -133,9 +134,7 @@ class SigmoidLoss(ClassificationLoss):
         x_t = torch.where(valid, torch.where(own, x, -x), 0.0)
         loss, gradient = self.loss_and_gradient(x_t)
         weights = torch.where(own, self.positive, self.negative)
-        if self.class_weights is not None:
-            weights = weights * self.class_weights
+        weights = weights * self.anchor_weights(labels, x.dtype)[..., None]
         if example_weights is not None:
             weights = weights * example_weights(x_t, valid[..., 0])
-        weights = torch.where(valid, weights, 0.0)
         return (loss * weights).sum(), gradient * torch.where(own, weights, -weights)

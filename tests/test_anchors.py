@@ -50,5 +50,7 @@ def test_exact_strides_do_not_follow_the_image() -> None:
 def test_half_precision_modules_keep_their_anchors() -> None:
     generator = AnchorGenerator()
     expected = generator((64, 64), feature_sizes(64, 64))
-    assert generator.bfloat16()((64, 64), feature_sizes(64, 64)).dtype == torch.float32
     assert expected.dtype == torch.float32
+    for cast in (generator.bfloat16(), torch.nn.Sequential(generator).half()[0], generator.float()):
+        assert torch.equal(cast((64, 64), feature_sizes(64, 64)), expected)
+    assert generator.to("meta").cell0.is_meta

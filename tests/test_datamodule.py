@@ -484,12 +484,20 @@ def test_a_share_of_train_is_set_apart_and_validated_on(root: Path) -> None:
 
 
 def test_label_noise_is_in_training_only(root: Path) -> None:
-    clean, noisy = module(root), module(root, label_noise=1.0, noise_kind="missing")
+    clean, noisy = module(root), module(root, label_noise=0.5, noise_kind="missing")
     for data in (clean, noisy):
         data.setup("fit")
-    assert clean.splits["train"].ignore.sum() == len(noisy.splits["train"].boxes)
+    (before, kept) = ((~data.splits["train"].ignore).sum() for data in (clean, noisy))
+    assert 0 < kept < before
     assert len(clean.splits["val"].boxes) == len(noisy.splits["val"].boxes)
-    assert any("label noise 1" in line for line in noisy.report())
+    assert any(f"label noise 0.5: {before - kept} missing" in line for line in noisy.report())
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5])
+def test_label_noise_that_leaves_no_object_is_refused(root: Path, power: float) -> None:
+    data = module(root, label_noise=1.0, noise_kind="missing", class_weights=power)
+    with pytest.raises(DataError, match=r"none is left to train on; lower data\.label_noise"):
+        data.setup("fit")
 
 
 def test_class_weights_are_inverse_frequencies_to_a_power(root: Path) -> None:
@@ -504,8 +512,10 @@ def test_class_weights_are_inverse_frequencies_to_a_power(root: Path) -> None:
     for data, power in ((half, 0.5), (full, 1.0)):
         weights = data.class_weights()
         assert weights is not None
-        ratios = [(counts[0] / max(1, count)) ** power for count in counts]
-        assert [weight / weights[0] for weight in weights] == pytest.approx(ratios)
+        present = [k for k, count in enumerate(counts) if count]
+        ratios = [(counts[0] / counts[k]) ** power for k in present]
+        assert [weights[k] / weights[0] for k in present] == pytest.approx(ratios)
+        assert {weights[k] for k, count in enumerate(counts) if not count} == {1.0}
         mean = sum(w * n for w, n in zip(weights, counts, strict=True)) / sum(counts)
         assert mean == pytest.approx(1)
 

@@ -62,11 +62,11 @@ SlowBox = Callable[[list[list[float]], list[list[float]], float], float]
 
 
 def examples(logits: list[list[float]], labels: list[int]) -> Iterator[tuple[float, bool, int]]:
-    """p_t, whether the class is the anchor's own, and the class, of all that is not ignored."""
+    """p_t, whether the class is the own one, and the anchor's label, of all that is not ignored."""
     for row, label in zip(logits, labels, strict=True):
         for k, x in enumerate(row if label != -1 else []):
             p = 1 / (1 + math.exp(-x))
-            yield (p if k == label else 1 - p), k == label, k
+            yield (p if k == label else 1 - p), k == label, label
 
 
 def slow_sigmoid(formula: Callable[[float, bool, int], float]) -> SlowClass:
@@ -118,7 +118,7 @@ def slow_softmax(smoothing: float = 0.0, weights: Sequence[float] = (1, 1, 1, 1)
             partition = sum(math.exp(x) for x in row)
             for k, x in enumerate(row if label != -1 else []):
                 target = smoothing / len(row) + (k == label) * (1 - smoothing)
-                total -= weights[k] * target * math.log(math.exp(x) / partition)
+                total -= weights[label] * target * math.log(math.exp(x) / partition)
         return total / num_foreground
 
     return slow
@@ -204,8 +204,8 @@ CLASSIFICATION_ROWS: list[tuple[ClassificationLoss, float, SlowClass]] = [
     ),
     (
         SigmoidCrossEntropy(class_weights=[1, 2, 3]),
-        LN2 + 2 * LN4_3 + 3 * LN4_3 + 6 * LN2,
-        slow_sigmoid(lambda p_t, _, k: -(k + 1) * math.log(p_t)),
+        2 * (LN2 + LN4_3 + LN4_3) + 3 * LN2,
+        slow_sigmoid(lambda p_t, _, label: -(1, 2, 3, 1)[label] * math.log(p_t)),
     ),
     (
         BalancedCrossEntropy(),
@@ -223,6 +223,11 @@ CLASSIFICATION_ROWS: list[tuple[ClassificationLoss, float, SlowClass]] = [
         SoftmaxCrossEntropy(class_weights=[3, 2, 3]),
         2 * math.log(16 / 9) + LN4,
         slow_softmax(weights=(3, 2, 3, 1)),
+    ),
+    (
+        SoftmaxCrossEntropy(0.4, class_weights=[3, 2, 3]),  # of the anchor, the smoothed part, too
+        2 * (0.7 * math.log(16 / 9) + 0.2 * math.log(16 / 3) + 0.1 * math.log(16)) + LN4,
+        slow_softmax(0.4, weights=(3, 2, 3, 1)),
     ),
     # (1 - p_t)^2: 1/4, 1/16, 1/16, 3 times 1/4; alpha 1/4 for the truth, 3/4 for the others
     (
@@ -649,10 +654,31 @@ def test_class_weights_are_counted() -> None:
     with pytest.raises(ValueError, match="2 class_weights for 3 classes"):
         FocalLoss(class_weights=[1, 2]).setup(3, 8)
     FocalLoss(class_weights=[1, 2]).setup(2, 8)
-    # columns of a class weigh, whether it is the truth or not
-    logits, labels = torch.zeros(1, 1, 2), torch.tensor([[0]])
-    value = SigmoidCrossEntropy(class_weights=[3, 5])(logits, labels, ONE)
-    assert value.item() == pytest.approx(8 * LN2)
+
+
+@pytest.mark.parametrize(
+    "loss", [SigmoidCrossEntropy, BalancedCrossEntropy, FocalLoss, SoftmaxCrossEntropy]
+)
+@pytest.mark.parametrize("compiling", [False, True])
+def test_class_weights_keep_the_balance_to_background_and_boxes(
+    loss: type[ClassificationLoss], compiling: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of mean 1 over the objects they change neither the first value, when all classes are equally
+    likely, nor what the background does to any class."""
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: compiling)
+    # 6, 3 and 1 objects by the power 1, all classes the same say; then much background
+    labels = torch.tensor([[0] * 6 + [1] * 3 + [2] + [K] * 1000])
+    values, gradients = [], []
+    for weights in (None, [10 / 18, 10 / 9, 10 / 3]):
+        weighted = loss(class_weights=weights)  # type: ignore[call-arg]
+        logits = weighted.initial_bias(K, 0.01).expand(1, labels.numel(), -1).clone()
+        values.append(weighted(logits.requires_grad_(), labels, 10 * ONE))
+        gradients += torch.autograd.grad(values[-1], logits)
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(*(gradient[0, 10:] for gradient in gradients))
+    ratios = gradients[1][0, :10] / gradients[0][0, :10]
+    expected = torch.tensor([10 / 18] * 6 + [10 / 9] * 3 + [10 / 3])
+    torch.testing.assert_close(ratios, expected[:, None].expand_as(ratios))
 
 
 def test_the_example_of_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,8 +74,25 @@ def test_rows_stay_with_their_images_and_boxes_inside() -> None:
 def test_shifted_boxes_are_no_longer_matches() -> None:
     split = make_split()
     noisy, _ = with_noise(split, 1.0, "shifted", K, seed=0)
-    overlap = box_iou(torch.from_numpy(split.boxes), torch.from_numpy(noisy.boxes)).diag()
-    assert overlap[~torch.from_numpy(split.ignore)].max() < 0.5
+    overlap = box_iou(torch.from_numpy(split.boxes), torch.from_numpy(noisy.boxes)).diag().numpy()
+    cut = (noisy.boxes == 0).any(1) | (noisy.boxes == 200).any(1)
+    whole, cut = overlap[~split.ignore & ~cut], overlap[~split.ignore & cut]
+    assert whole.min() > 0.4**2 / (2 - 0.4**2)
+    assert whole.max() < 0.7**2 / (2 - 0.7**2)
+    assert whole.max() < cut.max() < 0.7**2
+
+
+def test_every_other_class_and_every_direction_is_as_likely() -> None:
+    split = make_split()
+    objects, inside = ~split.ignore, (split.boxes > 40).all(1) & (split.boxes < 160).all(1)
+    changed, _ = with_noise(split, 1.0, "class", K, seed=0)
+    steps = np.bincount((changed.labels - split.labels)[objects] % K, minlength=K)
+    assert steps[0] == 0
+    assert steps[1:] / objects.sum() == pytest.approx(np.full(K - 1, 1 / (K - 1)), abs=0.04)
+    shifted, _ = with_noise(split, 1.0, "shifted", K, seed=0)
+    right, down = (shifted.boxes - split.boxes)[objects & inside, :2].T > 0
+    for quarter in (right & down, right & ~down, ~right & down, ~right & ~down):
+        assert quarter.mean() == pytest.approx(0.25, abs=0.06)
 
 
 def test_a_seed_repeats_and_a_higher_rate_only_adds() -> None:

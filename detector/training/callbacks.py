@@ -59,25 +59,31 @@ class RampedEMA(WeightAveraging):
 
 
 def report_skipped(guard: Guard, bad: int, consecutive: int, world_size: int) -> str:
-    """One line about `bad` skipped updates, with the images of the last one on all ranks; those to
-    come are counted from 0.
+    """One line about `bad` skipped updates, with the images of the last non-finite loss of each
+    rank; those to come are counted from 0.
 
-    Every rank must call it. Raises NonFiniteLoss when too many were consecutive.
+    Gradients may be infinite where every loss is finite: 16-mixed begins so, until it has found its
+    scale. No image is to blame then. Every rank must call it. Raises NonFiniteLoss when too many
+    were consecutive, which are more than that search takes.
     """
-    assert guard.images is not None
-    images: list[Any] = [guard.images.tolist()]
+    own = [] if guard.images is None else guard.images.tolist()
+    images: list[Any] = [own]
     if world_size > 1:
         images = [None] * world_size
-        dist.all_gather_object(images, guard.images.tolist())
+        dist.all_gather_object(images, own)
     text = ", ".join(str(image) for part in images for image in part if image >= 0)
-    guard.bad = torch.zeros_like(guard.bad)
+    guard.bad, guard.images = torch.zeros_like(guard.bad), None
     if consecutive >= MAX_CONSECUTIVE:
+        what = f"loss was not finite for {consecutive} updates in a row, the last at images {text}"
+        if not text:
+            what = f"gradients of a finite loss were infinite for {consecutive} updates in a row"
         raise NonFiniteLoss(
-            f"the loss was not finite for {consecutive} updates in a row, the last at images "
-            f"{text}; look at these images, lower optimizer.lr or lengthen schedule.warmup, "
-            "and start a new run: the weights of this one may be spoilt"
+            f"the {what}; {'look at these images, ' if text else ''}lower optimizer.lr or lengthen "
+            "schedule.warmup, and start a new run: the weights of this one may be spoilt"
         )
-    return f"skipped {bad} updates with a non-finite loss, the last at images {text}"
+    if not text:
+        return f"skipped {bad} updates: infinite gradients of a finite loss (16-mixed begins so)"
+    return f"skipped {bad} updates, the last with a non-finite loss at images {text}"
 
 
 class StepFigures(Callback):
