@@ -11,6 +11,7 @@ from torch._inductor.exc import CppCompileError
 
 from detector.config.errors import UserError
 from detector.training.callbacks import Bar, EpochLine, FinalValidation, RampedEMA, StepFigures
+from detector.training.checkpoint_io import Saver
 from detector.training.early_stopping import StopEarly
 from detector.training.gradient_pictures import GradientPictures
 from detector.training.trainer import (
@@ -39,7 +40,7 @@ def kinds(loop: pl.Trainer) -> list[type]:
 
 def test_callbacks_come_in_order_and_options_pass(tmp_path: Path) -> None:
     loop = trainer(tmp_path, enable_progress_bar=False)
-    saving = [ModelCheckpoint, ModelCheckpoint]
+    saving = [Saver, Saver]
     watching = [GradientPictures, Evaluator, StepFigures, FinalValidation, EpochLine]
     assert kinds(loop) == [*watching, *saving]
     stopping = [*watching[:-2], StopEarly, *watching[-2:], *saving]
@@ -55,6 +56,22 @@ def test_callbacks_come_in_order_and_options_pass(tmp_path: Path) -> None:
 def test_averaged_weights_and_the_bar_are_there_when_asked_for(tmp_path: Path) -> None:
     found = kinds(trainer(tmp_path, decay=0.9, enable_progress_bar=True))
     assert {RampedEMA, Bar} <= set(found)
+
+
+def test_a_moved_run_keeps_its_best_checkpoint(tmp_path: Path) -> None:
+    """The state that Lightning's own saver left in the old folder, under Lightning's key."""
+    old = ModelCheckpoint(tmp_path / "old", filename="best", monitor="val/AP", mode="max")
+    path = str(tmp_path / "old" / "best.ckpt")
+    old.best_model_path = old.kth_best_model_path = path
+    old.best_model_score = old.kth_value = torch.tensor(0.3)
+    old.best_k_models = {path: torch.tensor(0.3)}
+    loop = trainer(tmp_path / "new")
+    best = loop.checkpoint_callbacks[0]
+    assert best.state_key == old.state_key
+    best.load_state_dict(old.state_dict())
+    assert best.best_model_path == str(tmp_path / "new" / "checkpoints" / "best.ckpt")  # type: ignore[attr-defined]
+    for ap, is_better in ((0.1, False), (0.4, True)):
+        assert best.check_monitor_top_k(loop, torch.tensor(ap)) == is_better  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", ["max_epochs", "limit_val_batches"])

@@ -10,13 +10,13 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning.callbacks import ModelCheckpoint, Timer
+from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from detector.config.errors import UserError
 from detector.training.callbacks import Bar, EpochLine, FinalValidation, RampedEMA, StepFigures
-from detector.training.checkpoint_io import WholeFiles
+from detector.training.checkpoint_io import Saver, WholeFiles
 from detector.training.early_stopping import StopEarly
 from detector.training.gradient_pictures import GradientPictures
 from detector.training.logger import RunLogger
@@ -173,8 +173,8 @@ def check_batches(options: Mapping[str, Any], train: int, val: int) -> None:
 def _savers(config: dict[str, Any], run: Path) -> list[pl.Callback]:
     """What is saved: the best and the last weights, with `ema.decay` averaged ones."""
     shared: dict[str, Any] = {"dirpath": run / "checkpoints", "enable_version_counter": False}
-    best = ModelCheckpoint(filename="best", monitor="val/AP", mode="max", **shared)
-    last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **shared)
+    best = Saver(filename="best", monitor="val/AP", mode="max", **shared)
+    last = Saver(filename="last", save_on_train_epoch_end=True, **shared)
     decay = config["ema"]["decay"]
     return [best, last, RampedEMA(decay)] if decay else [best, last]
 
