@@ -70,6 +70,7 @@ def train(config: dict[str, Any], stem: str) -> Path:
         lines += begin(detector.net, config["model"], data.classes, data.category_ids)
     evaluators = make_evaluators(config, run, data)
     trainer = training.make_trainer(config, run, evaluators, partial(add_epoch, run), updates)
+    data.trainer = trainer  # a batch is that of all its processes
     batches = len(data.train_dataloader()), len(data.val_dataloader())
     training.check_batches(config["trainer"], *batches)
     if first:

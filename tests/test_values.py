@@ -215,6 +215,7 @@ def test_a_training_ends_with_figures(
         "--trainer.limit_val_batches 0.5",
         "--trainer.overfit_batches 0.5",
         "--trainer.val_check_interval 3",
+        "--trainer.val_check_interval 2 --trainer.devices 2 --trainer.strategy ddp",
         "--trainer.gradient_clip_algorithm value --trainer.gradient_clip_val null",
         "--data.identities [2,2]",
         "--data.zoom 1",
