@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, Timer
 from torch._inductor.exc import CppCompileError
 
 from detector.config.errors import UserError
@@ -19,6 +19,7 @@ from detector.training.trainer import (
     make_evaluation_trainer,
     make_trainer,
     one_line_failures,
+    reached_limits,
 )
 
 OPTIONS = {"accelerator": "cpu", "max_epochs": 7, "log_every_n_steps": 3, "limit_val_batches": 5}
@@ -72,6 +73,15 @@ def test_a_moved_run_keeps_its_best_checkpoint(tmp_path: Path) -> None:
     assert best.best_model_path == str(tmp_path / "new" / "checkpoints" / "best.ckpt")  # type: ignore[attr-defined]
     for ap, is_better in ((0.1, False), (0.4, True)):
         assert best.check_monitor_top_k(loop, torch.tensor(ap)) == is_better  # type: ignore[attr-defined]
+
+
+def test_a_run_whose_time_is_over_has_reached_that_limit(tmp_path: Path) -> None:
+    options = OPTIONS | {"max_time": {"seconds": 2}}
+    loop = trainer(tmp_path, **options)
+    (timer,) = (callback for callback in loop.callbacks if isinstance(callback, Timer))  # type: ignore[attr-defined]
+    for seconds, reached in ((1, []), (3, ["trainer.max_time"])):  # that a checkpoint remembers
+        timer.load_state_dict({"time_elapsed": {"train": seconds}})
+        assert reached_limits(loop, options) == reached
 
 
 @pytest.mark.parametrize("name", ["max_epochs", "limit_val_batches"])

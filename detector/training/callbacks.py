@@ -211,6 +211,12 @@ class EpochLine(Callback):
         print(text, flush=True)
 
 
+def time_is_over(trainer: pl.Trainer) -> bool:
+    """Whether the run has had all of trainer.max_time."""
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    return any((timer.time_remaining() or 0) <= 0 for timer in timers)
+
+
 class FinalValidation(Callback):
     """Every run ends with figures: after its last step there is a validation, whatever ends it
     (trainer.max_epochs, max_steps, max_time) and however often it validates. Comes after a Timer.
@@ -241,7 +247,5 @@ class FinalValidation(Callback):
                 trainer.check_val_every_n_epoch = 1
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
-        over = any((timer.time_remaining() or 0) <= 0 for timer in timers)
-        if over and not self.ended and trainer.is_global_zero:
+        if time_is_over(trainer) and not self.ended and trainer.is_global_zero:
             print("stopped, as trainer.max_time is over")

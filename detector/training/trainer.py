@@ -15,7 +15,14 @@ from pytorch_lightning.profilers import AdvancedProfiler, PyTorchProfiler, Simpl
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from detector.config.errors import UserError
-from detector.training.callbacks import Bar, EpochLine, FinalValidation, RampedEMA, StepFigures
+from detector.training.callbacks import (
+    Bar,
+    EpochLine,
+    FinalValidation,
+    RampedEMA,
+    StepFigures,
+    time_is_over,
+)
 from detector.training.checkpoint_io import Saver, WholeFiles
 from detector.training.early_stopping import StopEarly
 from detector.training.gradient_pictures import GradientPictures
@@ -168,6 +175,16 @@ def check_batches(options: Mapping[str, Any], train: int, val: int) -> None:
             f"trainer.val_check_interval: {interval} batches are more than an epoch has ({train}); "
             "add --trainer.check_val_every_n_epoch null to count them across epochs"
         )
+
+
+def reached_limits(trainer: pl.Trainer, options: Mapping[str, Any]) -> list[str]:
+    """Those of the Trainer's `options` that let its run train no further."""
+    reached = {
+        "max_epochs": 0 < (options["max_epochs"] or -1) <= trainer.current_epoch,
+        "max_steps": 0 < options.get("max_steps", -1) <= trainer.global_step,
+        "max_time": time_is_over(trainer),
+    }
+    return [f"trainer.{key}" for key, is_reached in reached.items() if is_reached]
 
 
 def _savers(config: dict[str, Any], run: Path) -> list[pl.Callback]:
