@@ -1,5 +1,6 @@
 """What the Trainers are made of."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,17 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, Timer
+from torch import Tensor
 from torch._inductor.exc import CppCompileError
+from torch.utils.data import DataLoader
 
 from detector.config.errors import UserError
+from detector.run.folder import add_epoch, best_epoch
 from detector.training.callbacks import Bar, EpochLine, FinalValidation, RampedEMA, StepFigures
 from detector.training.checkpoint_io import Saver
 from detector.training.early_stopping import StopEarly
 from detector.training.gradient_pictures import GradientPictures
+from detector.training.quiet import quiet
 from detector.training.trainer import (
     choose_precision,
     make_evaluation_trainer,
@@ -73,6 +78,50 @@ def test_a_moved_run_keeps_its_best_checkpoint(tmp_path: Path) -> None:
     assert best.best_model_path == str(tmp_path / "new" / "checkpoints" / "best.ckpt")  # type: ignore[attr-defined]
     for ap, is_better in ((0.1, False), (0.4, True)):
         assert best.check_monitor_top_k(loop, torch.tensor(ap)) == is_better  # type: ignore[attr-defined]
+
+
+class Scripted(pl.LightningModule):
+    """Two updates an epoch, and validations of these APs."""
+
+    learning_rate = "none"
+
+    def __init__(self, *aps: float) -> None:
+        super().__init__()
+        self.layer, self.aps = torch.nn.Linear(1, 1), iter(aps)
+
+    def training_step(self, batch: Tensor) -> Tensor:
+        return self.layer(batch).mean()
+
+    def validation_step(self, batch: Tensor) -> None:
+        self.log("val/AP50", 0.0)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val/AP", next(self.aps))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+    def train_dataloader(self) -> DataLoader[Tensor]:
+        return DataLoader(torch.ones(2, 1))  # type: ignore[arg-type]
+
+    val_dataloader = train_dataloader
+
+
+@pytest.mark.parametrize("interval", [0.5, 1])
+def test_the_best_of_metrics_json_is_what_the_best_checkpoint_holds(
+    interval: float, tmp_path: Path
+) -> None:
+    """With several validations an epoch: the first update's is the best of all."""
+    quiet()
+    loop: Any = trainer(tmp_path, max_epochs=2, val_check_interval=interval)
+    loop.callbacks = [x for x in loop.callbacks if type(x) in (FinalValidation, EpochLine, Saver)]
+    for callback in loop.callbacks:
+        if isinstance(callback, EpochLine):
+            callback.save = partial(add_epoch, tmp_path)
+    loop.fit(Scripted(0.5, 0.1, 0.2, 0.3))
+    assert torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] == 1
+    best = best_epoch(tmp_path)
+    assert (best["epoch"], best["val/AP"]) == (1, 0.5)
 
 
 def test_a_run_whose_time_is_over_has_reached_that_limit(tmp_path: Path) -> None:

@@ -190,8 +190,11 @@ def reached_limits(trainer: pl.Trainer, options: Mapping[str, Any]) -> list[str]
 def _savers(config: dict[str, Any], run: Path) -> list[pl.Callback]:
     """What is saved: the best and the last weights, with `ema.decay` averaged ones."""
     shared: dict[str, Any] = {"dirpath": run / "checkpoints", "enable_version_counter": False}
+    # None leaves it to Lightning, which would take an interval of 1 batch for 1.0, a whole epoch
+    by_batch = isinstance(config["trainer"].get("val_check_interval"), int)
+    shared["save_on_train_epoch_end"] = False if by_batch else None
     best = Saver(filename="best", monitor="val/AP", mode="max", **shared)
-    last = Saver(filename="last", save_on_train_epoch_end=True, **shared)
+    last = Saver(filename="last", **shared | {"save_on_train_epoch_end": True})
     decay = config["ema"]["decay"]
     return [best, last, RampedEMA(decay)] if decay else [best, last]
 
