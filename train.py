@@ -70,6 +70,7 @@ def train(config: dict[str, Any], stem: str) -> Path:
         lines += begin(detector.net, config["model"], data.classes, data.category_ids)
     evaluators = make_evaluators(config, run, data)
     trainer = training.make_trainer(config, run, evaluators, partial(add_epoch, run), updates)
+    data.trainer = trainer  # a batch is that of all its processes
     batches = len(data.train_dataloader()), len(data.val_dataloader())
     training.check_batches(config["trainer"], *batches)
     if first:
@@ -81,7 +82,8 @@ def train(config: dict[str, Any], stem: str) -> Path:
     with training.one_line_failures():
         trainer.fit(detector, datamodule=data, ckpt_path=resume, weights_only=True)
     if first and trainer.global_step == updates:
-        print("nothing was left to train: give a larger --trainer.max_epochs to go on")
+        limits = " and ".join(training.reached_limits(trainer, config["trainer"]))
+        print(f"nothing was left to train: to go on give a larger {limits}")
     if trainer.is_global_zero and (best := best_epoch(run)).get("val/AP") is not None:
         print(f"best: epoch {best['epoch']}, AP {best['val/AP']:.3f}, AP50 {best['val/AP50']:.3f}")
     return run

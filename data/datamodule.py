@@ -206,6 +206,8 @@ class DataModule(pl.LightningDataModule):
             height, width = split.sizes[0].tolist()
             dataset.fill_cache(self.input_size.shape_for(height, width), options.workers)
         order |= {"seed": self.seed}
+        if trainer := self.trainer:  # which knows its processes before they are joined
+            order["position"] = trainer.global_rank, trainer.world_size
         factors = self.repeat_factors() if part == "train" else None
         batches = Batches(
             split.sizes, self.input_size, options.batch_size, factors=factors, **order

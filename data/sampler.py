@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import numpy as np
-import torch.distributed
 from torch.utils.data import Sampler
 
 from data.split import Split
@@ -14,13 +13,6 @@ from data.transforms import InputSize, Shape
 # index of the image, number that its augmentation is drawn by, shape it is placed within
 Key: TypeAlias = tuple[int, int, Shape]
 COPY = 2**20  # more than any epoch: the k-th copy of an image is augmented as in epoch + k COPY
-
-
-def _position() -> tuple[int, int]:
-    """Rank and number of ranks, (0, 1) outside of distributed training."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        return torch.distributed.get_rank(), torch.distributed.get_world_size()
-    return 0, 1
 
 
 def repeat_factors(split: Split, num_classes: int, threshold: float) -> np.ndarray:
@@ -60,16 +52,15 @@ class Batches(Sampler[list[Key]]):
         seed: int = 0,
         shuffle: bool = False,
         epoch: int | Callable[[], int] = 0,
-        position: tuple[int, int] | None = None,
+        position: tuple[int, int] = (0, 1),
         factors: np.ndarray | None = None,
     ) -> None:
         """`sizes` int (M, 2), the images' heights and widths; `factors` float64 (M,); `position` is
-        the rank and the number of ranks, those of torch.distributed unless given; `epoch` may be a
-        function that is asked when an epoch begins: a resume knows it only after the loaders are
-        made."""
+        the rank and the number of ranks; `epoch` may be a function that is asked when an epoch
+        begins: a resume knows it only after the loaders are made."""
         self.sizes, self.input_size, self.seed, self.shuffle = sizes, input_size, seed, shuffle
         self.epoch, self.factors = epoch, factors
-        self.rank, self.world = _position() if position is None else position
+        self.rank, self.world = position
         self.joint = batch_size * self.world
         self.portrait = (sizes[:, 0] > sizes[:, 1]) & input_size.by_orientation
 

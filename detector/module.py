@@ -123,6 +123,12 @@ class Detector(pl.LightningModule):
         apply_settings(self.trainer.optimizers[0], self.optimizer)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        rate = self.learning_rate.at(self.trainer.global_step)
-        for group in self.trainer.optimizers[0].param_groups:
-            group["lr"] = rate * group.get("lr_factor", 1.0)
+        trainer, rate = self.trainer, self.learning_rate
+        update = trainer.global_step
+        if rate.updates != trainer.max_steps:
+            # so many epochs make the run: those before a resume count as epochs of now, though
+            # with other images per update they had more updates, or fewer
+            update = trainer.current_epoch * rate.updates // (trainer.max_epochs or 1)
+            update += batch_idx // trainer.accumulate_grad_batches
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = rate.at(update) * group.get("lr_factor", 1.0)

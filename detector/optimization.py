@@ -43,6 +43,7 @@ def make_optimizer(
             # torch allocates the momentum without filling it when the first update is skipped
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     optimizer.register_load_state_dict_pre_hook(split_learned)
+    optimizer.register_load_state_dict_pre_hook(stay_fused)
     apply_settings(optimizer, settings)
     return optimizer
 
@@ -57,6 +58,13 @@ def split_learned(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> di
     learned = {**groups[1], "params": params[count:], "lr_factor": own[2]["lr_factor"]}
     groups = [groups[0], {**groups[1], "params": params[:count]}, learned]
     return {**state, "param_groups": groups}
+
+
+def stay_fused(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """Of a checkpoint of any precision: with groups that are fused where this optimizer was made
+    so, and not where it was not: only in 16-mixed (see `Detector.configure_optimizers`)."""
+    fused = {"fused": optimizer.defaults["fused"]}
+    return {**state, "param_groups": [group | fused for group in state["param_groups"]]}
 
 
 def apply_settings(optimizer: torch.optim.Optimizer, settings: Settings) -> None:

@@ -114,9 +114,11 @@ def test_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     line.on_train_epoch_start(trainer(), module)
     for _ in range(10):
         line.on_train_batch_end()
-    line.on_validation_start(trainer(), module)
-    line.on_validation_end(trainer(), module)
-    line.on_train_epoch_end(trainer(val_AP=0.25, val_AP50=0.5), module)
+    for ap, ap50 in ((0.125, 0.75), (0.25, 0.5), (0.25, 0.625)):  # the first highest AP stays
+        line.on_validation_start(trainer(), module)
+        line.on_validation_end(trainer(val_AP=ap, val_AP50=ap50), module)
+    line.on_validation_end(trainer(val_AP=1.0, sanity_checking=True), module)
+    line.on_train_epoch_end(trainer(val_AP=0.25, val_AP50=0.625), module)
     out = capsys.readouterr().out
     assert out.startswith("epoch 1/4  loss 0.500  AP 0.250  AP50 0.500  0.0 s")
     assert out.endswith("min left\n")

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from detector.guard import Guard
 from detector.optimization import LearningRate, apply_settings, make_optimizer
 
 ONE = {"lr": 1.0, "reference_batch": 0}
@@ -78,6 +79,27 @@ def test_a_skipped_first_update_leaves_no_trace(name: str) -> None:
         results.append([p.detach().clone() for p in tiny.parameters()])
     for skipped, plain in zip(*results, strict=True):
         assert torch.equal(skipped, plain)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_resume_in_another_precision_updates_as_it_does(name: str, fused: bool) -> None:
+    """In 16-mixed the optimizer is not fused, else it is: then the guard makes it skip."""
+    tiny = Tiny()
+    old, new = (make_optimizer(tiny, SGD | {"name": name}, 0.1, f) for f in (not fused, fused))
+    for p in tiny.parameters():
+        p.grad = torch.ones_like(p)
+    old.step()
+    new.load_state_dict(old.state_dict())
+    assert [group["fused"] for group in new.param_groups] == [fused] * 3
+    for gradient in (1.0, math.nan) if fused else (1.0,):
+        before = [p.detach().clone() for p in tiny.parameters()]
+        for p in tiny.parameters():
+            p.grad = torch.full_like(p, gradient)
+        Guard().clip(list(tiny.parameters()), new, 10.0, torch.tensor([1]))
+        new.step()
+        kept = [torch.equal(p, old) for p, old in zip(tiny.parameters(), before, strict=True)]
+        assert kept == [math.isnan(gradient)] * len(before)
 
 
 def test_multistep_by_hand() -> None:

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,12 @@ def test_identities_in_the_data_of_a_run(tmp_path: Path) -> None:
         rows = [data.splits["train"].image_ids.tolist().index(i) for i in batch["image_ids"]]
         assert len(frequent(train, rows)) >= 3
         assert set(batch["identities"].flatten().tolist()) <= {-1, *range(data.count_identities())}
+    halves = DataModule(**options, batch_size=4, identities=(3, 2))
+    with pytest.raises(DataError, match="more than the 4 images of a batch"):
+        halves.train_dataloader()
+    halves.trainer = SimpleNamespace(global_rank=0, world_size=2, overfit_batches=0)  # type: ignore[assignment]
+    halves.trainer.fit_loop = SimpleNamespace(epoch_progress=None)  # type: ignore[union-attr]
+    assert len(halves.train_dataloader()) == len(data.train_dataloader())
     for part in ("train", "val"):
         path = tmp_path / "annotations" / f"instances_{part}.json"
         path.write_text(path.read_text().replace("track_id", "person"))

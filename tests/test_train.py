@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import io
 import json
+import math
 import os
 import shutil
 import socket
@@ -210,6 +211,31 @@ def test_explicit_flags_beat_what_the_checkpoint_remembers(run: Path, tmp_path: 
     # a tenth of 0.5 at update 12 of 12, after one milestone
     assert decayed["lr"] == others["lr"] == pytest.approx(0.05)
     assert decayed["weight_decay"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("flags", "shares"),  # of the run, at the updates that are left
+    [
+        ("--data.batch_size 2 --trainer.max_epochs 4", [k / 32 for k in range(16, 32)]),
+        (
+            "--trainer.accumulate_grad_batches 3 --trainer.max_epochs 4",
+            [k / 8 for k in (4, 5, 6, 7)],
+        ),
+        ("--data.batch_size 8 --trainer.max_epochs 9 --trainer.max_steps 10", [0.8, 0.9]),
+    ],
+)
+def test_resume_with_other_images_per_update_goes_on_at_its_epoch(
+    flags: str, shares: list[float], run: Path, tmp_path: Path
+) -> None:
+    """After two of four epochs a cosine is at its half, however many updates they had. Where
+    max_steps ends the run, the 8 updates that it has seen count."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    words = ["--schedule.name", "cosine", "--schedule.warmup", "0", "--trainer.limit_val_batches"]
+    train.main(["--resume", str(copy), *flags.split(), *words, "1"])
+    expected = [0.01 * (1 + math.cos(math.pi * share)) / 2 for share in shares]
+    rates = [event.value for event in events(copy).Scalars("train/lr") if event.step > 8]
+    assert rates == pytest.approx(expected)
 
 
 def test_resume_with_another_loss_keeps_the_net(run: Path, tmp_path: Path) -> None:

@@ -215,6 +215,7 @@ def test_a_training_ends_with_figures(
         "--trainer.limit_val_batches 0.5",
         "--trainer.overfit_batches 0.5",
         "--trainer.val_check_interval 3",
+        "--trainer.val_check_interval 2 --trainer.devices 2 --trainer.strategy ddp",
         "--trainer.gradient_clip_algorithm value --trainer.gradient_clip_val null",
         "--data.identities [2,2]",
         "--data.zoom 1",
@@ -247,9 +248,15 @@ def test_a_training_that_was_cut_short_goes_on_with_the_next_epoch(
     train.main(["--resume", run, "--trainer.max_steps", "3"])
     epochs = json.loads((tmp_path / "run" / "metrics.json").read_text())["epochs"]
     assert [line["epoch"] for line in epochs] == [1, 2]  # of 1 update and of 2
-    capsys.readouterr()
-    train.main(["--resume", run])
-    assert "nothing was left to train" in capsys.readouterr().out
+    for flags, limits in (
+        ("", "trainer.max_epochs and trainer.max_steps"),  # an epoch that was cut short is one
+        ("--trainer.max_steps -1", "trainer.max_epochs"),
+        ("--trainer.max_epochs 9 --trainer.max_steps 3", "trainer.max_steps"),
+    ):
+        capsys.readouterr()
+        train.main(["--resume", run, *flags.split()])
+        line = "nothing was left to train: to go on give a larger "
+        assert line + limits in capsys.readouterr().out.splitlines()
     with pytest.raises(SystemExit):
         train.main(["--resume", run, "--run", "other"])
     assert "leave out --run" in capsys.readouterr().err

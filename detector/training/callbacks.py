@@ -156,27 +156,28 @@ class EpochLine(Callback):
 
     def __init__(self, figures: StepFigures, save: Callable[[dict[str, float]], None]) -> None:
         """`save` is given what to keep of every epoch, so that a kill loses at most one: epoch,
-        seconds, step_seconds (validation apart), memory (see `peak_memory`), and figures."""
+        seconds, step_seconds (validation apart), memory (see `peak_memory`), and figures: of
+        several validations those of the highest AP, as best.ckpt is of that one."""
         self.figures, self.save = figures, save
-        self.validated = False
+        self.validation: dict[str, float] = {}
         self.validating, self.steps = 0.0, 0
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.validation_started = time.perf_counter()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.validated = not trainer.sanity_checking
-        if not all(map(math.isfinite, self._losses(trainer))):
+        logged = trainer.callback_metrics.items()
+        figures = {name: float(value) for name, value in logged if name.startswith("val/")}
+        known = self.validation.get("val/AP", math.nan)  # nan is not >= any
+        if not trainer.sanity_checking and not known >= figures.get("val/AP", math.nan):
+            self.validation = figures
+        losses = [figures[name] for name in ("val/class", "val/box") if name in figures]
+        if not all(map(math.isfinite, losses)):  # others may be nan, where there are no objects
             raise NonFiniteLoss(
                 "the validation loss is not finite, so training has diverged: lower optimizer.lr "
                 "or lengthen schedule.warmup, and start a new run"
             )
         self.validating += time.perf_counter() - self.validation_started
-
-    def _losses(self, trainer: pl.Trainer) -> list[float]:
-        """Of the last validation; what else it measured may be nan, where there are no objects."""
-        names = ("val/class", "val/box")
-        return [float(x) for name, x in trainer.callback_metrics.items() if name in names]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.started, self.first = time.perf_counter(), trainer.current_epoch
@@ -191,10 +192,7 @@ class EpochLine(Callback):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         now, done = time.perf_counter(), trainer.current_epoch + 1
-        # figures of an earlier validation are not those of this epoch
-        logged = trainer.callback_metrics.items() if self.validated else []
-        figures = {name: float(value) for name, value in logged if name.startswith("val/")}
-        self.validated = False
+        figures, self.validation = self.validation, {}
         if not trainer.is_global_zero:
             return
         seconds = now - self.epoch_started
@@ -215,6 +213,12 @@ class EpochLine(Callback):
             left = (now - self.started) / (done - self.first) * (epochs - done)
             text += f"  {left / 60:.1f} min left"
         print(text, flush=True)
+
+
+def time_is_over(trainer: pl.Trainer) -> bool:
+    """Whether the run has had all of trainer.max_time."""
+    timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+    return any((timer.time_remaining() or 0) <= 0 for timer in timers)
 
 
 class FinalValidation(Callback):
@@ -247,7 +251,5 @@ class FinalValidation(Callback):
                 trainer.check_val_every_n_epoch = 1
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
-        over = any((timer.time_remaining() or 0) <= 0 for timer in timers)
-        if over and not self.ended and trainer.is_global_zero:
+        if time_is_over(trainer) and not self.ended and trainer.is_global_zero:
             print("stopped, as trainer.max_time is over")

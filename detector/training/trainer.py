@@ -10,13 +10,20 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import yaml
-from pytorch_lightning.callbacks import ModelCheckpoint, Timer
+from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.profilers import AdvancedProfiler, PyTorchProfiler, SimpleProfiler
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from detector.config.errors import UserError
-from detector.training.callbacks import Bar, EpochLine, FinalValidation, RampedEMA, StepFigures
-from detector.training.checkpoint_io import WholeFiles
+from detector.training.callbacks import (
+    Bar,
+    EpochLine,
+    FinalValidation,
+    RampedEMA,
+    StepFigures,
+    time_is_over,
+)
+from detector.training.checkpoint_io import Saver, WholeFiles
 from detector.training.early_stopping import StopEarly
 from detector.training.gradient_pictures import GradientPictures
 from detector.training.logger import RunLogger
@@ -170,11 +177,24 @@ def check_batches(options: Mapping[str, Any], train: int, val: int) -> None:
         )
 
 
+def reached_limits(trainer: pl.Trainer, options: Mapping[str, Any]) -> list[str]:
+    """Those of the Trainer's `options` that let its run train no further."""
+    reached = {
+        "max_epochs": 0 < (options["max_epochs"] or -1) <= trainer.current_epoch,
+        "max_steps": 0 < options.get("max_steps", -1) <= trainer.global_step,
+        "max_time": time_is_over(trainer),
+    }
+    return [f"trainer.{key}" for key, is_reached in reached.items() if is_reached]
+
+
 def _savers(config: dict[str, Any], run: Path) -> list[pl.Callback]:
     """What is saved: the best and the last weights, with `ema.decay` averaged ones."""
     shared: dict[str, Any] = {"dirpath": run / "checkpoints", "enable_version_counter": False}
-    best = ModelCheckpoint(filename="best", monitor="val/AP", mode="max", **shared)
-    last = ModelCheckpoint(filename="last", save_on_train_epoch_end=True, **shared)
+    # None leaves it to Lightning, which would take an interval of 1 batch for 1.0, a whole epoch
+    by_batch = isinstance(config["trainer"].get("val_check_interval"), int)
+    shared["save_on_train_epoch_end"] = False if by_batch else None
+    best = Saver(filename="best", monitor="val/AP", mode="max", **shared)
+    last = Saver(filename="last", **shared | {"save_on_train_epoch_end": True})
     decay = config["ema"]["decay"]
     return [best, last, RampedEMA(decay)] if decay else [best, last]
 
