@@ -203,7 +203,7 @@ def test_a_failed_cell_is_named_and_the_rest_goes_on(
     text = one_blank((out / "table.md").read_text())
     assert "INCOMPLETE: 2 cells have no figures" in text
     assert f"lr-666_seed0 failed: {reason}" in text
-    assert "| 666 | 0 of 2 | not yet run |" in text
+    assert "| 666 | 0 of 2 | none is done |" in text
     assert "| 0.02 | 2 |" in text
     ablate.main([*words, "--out", str(out)])  # and is tried again
     assert sum("lr-666_seed0" in line for line in begun(out)) == 2

@@ -81,6 +81,7 @@ def test_the_regular_font_comes_first() -> None:
     pytest.importorskip("matplotlib")
     assert installed_fonts()[0].family == fonts.STANDARD
     assert Path(installed_fonts()[0].path).name == "DejaVuSans.ttf"
+    assert not [font for font in installed_fonts() if "last resort" in font.family.lower()]
 
 
 def test_an_installed_font_is_found_and_used(black_cell: Font, capsys: Any) -> None:

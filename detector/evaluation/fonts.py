@@ -42,14 +42,17 @@ def find_font(letters: frozenset[str]) -> Font | None:
 
 
 def installed_fonts() -> list[Font]:
-    """All that matplotlib finds, upright and regular ones first."""
+    """All that matplotlib finds, upright and regular ones first; without those of last resort,
+    which have a box for every letter."""
     from matplotlib.font_manager import fontManager
 
     def rank(entry: Any) -> tuple[bool, bool, bool, str]:
         is_regular = entry.weight in (REGULAR, "normal", "regular")
         return entry.name != STANDARD, entry.style != "normal", not is_regular, entry.fname
 
-    return [Font(entry.name, entry.fname) for entry in sorted(fontManager.ttflist, key=rank)]
+    entries = sorted(fontManager.ttflist, key=rank)
+    fonts = [Font(entry.name, entry.fname) for entry in entries]
+    return [font for font in fonts if "lastresort" not in font.family.replace(" ", "").lower()]
 
 
 @cache
