@@ -10,19 +10,22 @@ import torch
 from pytorch_lightning.callbacks import Timer
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from detector.criterion import Criterion
 from detector.guard import Guard
 from detector.optimization import LearningRate
-from detector.training.callbacks import Bar, EpochLine, FinalValidation, RampedEMA, StepFigures
+from detector.training.averaging import RampedAverage, RampedEMA
+from detector.training.callbacks import Bar, EpochLine, FinalValidation, StepFigures
 from detector.training.quiet import quiet
 from losses import FocalLoss, SmoothL1Loss
 
 
 def test_the_average_is_ramped_and_copies_counts() -> None:
-    ema, net = RampedEMA(0.9), nn.BatchNorm1d(1)
-    mean = ema._average_model = AveragedModel(net, use_buffers=True, **ema._kwargs)
-    for updates, keep in ((1, 2 / 11), (10, 11 / 20), (1000, 0.9)):
+    net = nn.BatchNorm1d(1)
+    mean = RampedAverage(net, decay=0.9)
+    for updates, keep in ((0, 0), (1, 2 / 11), (10, 11 / 20), (1000, 0.9)):
         mean.n_averaged.fill_(updates)
         for value, part in ((0.0, mean.module), (1.0, net)):
             part.weight.data.fill_(value)
@@ -30,6 +33,7 @@ def test_the_average_is_ramped_and_copies_counts() -> None:
         mean.module.num_batches_tracked.fill_(3)
         net.num_batches_tracked.fill_(7)
         mean.update_parameters(net)
+        assert mean.n_averaged == updates + 1
         assert mean.module.weight.item() == pytest.approx(1 - keep)
         assert mean.module.running_var.item() == pytest.approx(1 - keep)
         assert mean.module.num_batches_tracked.item() == 7
@@ -39,10 +43,42 @@ def test_the_average_is_ramped_and_copies_counts() -> None:
 def test_the_average_moves_to_where_the_net_is_trained() -> None:
     """Lightning sets callbacks up before it moves the net to its device."""
     ema = RampedEMA(0.9)
-    ema._average_model = AveragedModel(nn.Linear(2, 2), use_buffers=True, **ema._kwargs)
+    ema.setup(trainer(), nn.Linear(2, 2), "fit")  # type: ignore[arg-type]
     ema.on_fit_start(trainer(), SimpleNamespace(device=torch.device("meta")))  # type: ignore[arg-type]
+    assert ema._average_model is not None
     assert ema._average_model.module.weight.is_meta
     assert ema._average_model.n_averaged.device.type == "cpu"
+
+
+class CopiesBetweenDevices(TorchDispatchMode):
+    """Collects the operations that read or write tensors of more than one device: each of them
+    makes the host wait for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        tensors = [x for x in tree_leaves((args, kwargs, result)) if isinstance(x, torch.Tensor)]
+        if len({tensor.device for tensor in tensors}) > 1:
+            self.found.append(str(func))
+        return result
+
+
+@pytest.mark.parametrize("updates", [0, 5])
+def test_the_average_never_makes_the_host_wait(updates: int) -> None:
+    """torch's own does, twice at every update."""
+    with torch.device("meta"):
+        net = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+    mean = RampedAverage(net, decay=0.9)
+    mean.n_averaged.fill_(updates)
+    with CopiesBetweenDevices() as copies:
+        mean.update_parameters(net)
+    assert copies.found == []
+    with CopiesBetweenDevices() as copies:
+        AveragedModel.update_parameters(mean, net)
+    assert copies.found  # what is looked for is seen
 
 
 def detector() -> Any:

@@ -19,12 +19,8 @@ from detector.nms import Suppression
 from detector.postprocess import Postprocess
 from detector.retinanet import RetinaNet
 from detector.run.assemble import compile_parts
-from detector.training.callbacks import (
-    MAX_CONSECUTIVE,
-    NonFiniteLoss,
-    RampedEMA,
-    StepFigures,
-)
+from detector.training.averaging import RampedEMA
+from detector.training.callbacks import MAX_CONSECUTIVE, NonFiniteLoss, StepFigures
 from losses import FocalLoss, SmoothL1Loss
 from losses.overlaps import iou
 

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 
 from detector.config.errors import UserError
 from detector.run.folder import add_epoch, best_epoch
-from detector.training.callbacks import Bar, EpochLine, FinalValidation, RampedEMA, StepFigures
+from detector.training.averaging import RampedEMA
+from detector.training.callbacks import Bar, EpochLine, FinalValidation, StepFigures
 from detector.training.checkpoint_io import Saver
 from detector.training.early_stopping import StopEarly
 from detector.training.gradient_pictures import GradientPictures

@@ -1,4 +1,4 @@
-"""What runs beside training: averaged weights, figures of a step, the bar, a line per epoch."""
+"""What runs beside training: figures of a step, the bar, a line per epoch."""
 
 import math
 import time
@@ -9,8 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from pytorch_lightning.callbacks import Callback, Timer, TQDMProgressBar, WeightAveraging
-from torch import Tensor
+from pytorch_lightning.callbacks import Callback, Timer, TQDMProgressBar
 
 from detector.guard import Guard
 
@@ -21,41 +20,6 @@ class NonFiniteLoss(RuntimeError):
     """Training has diverged. The message is one line."""
 
     user_error = True
-
-
-class RampedEMA(WeightAveraging):
-    """Exponential moving average of weights and statistics, used for validation and kept as the
-    checkpoint's `state_dict`.
-
-    After n updates the decay is min(decay, (1 + n) / (10 + n)): with a constant decay a short run
-    would validate little but its initial weights. Integers (counts) are copied.
-    """
-
-    def __init__(self, decay: float) -> None:
-        super().__init__(multi_avg_fn=self.average)
-        self.decay = decay
-
-    def average(self, old: list[Tensor], new: list[Tensor], _: Tensor | int) -> None:
-        """Moves averaged tensors of one kind towards those of now, in place."""
-        if not old[0].is_floating_point():
-            torch._foreach_copy_(old, new)
-            return
-        assert self._average_model is not None
-        updates = int(self._average_model.n_averaged)  # on the CPU; the argument is on the device
-        keep = min(self.decay, (1 + updates) / (10 + updates))
-        torch._foreach_lerp_(old, new, 1 - keep)
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
-        if stage == "fit" and self._average_model is not None:
-            # torch asks whether it is zero at every update, and on a GPU would wait for the answer
-            self._average_model.n_averaged = self._average_model.n_averaged.cpu()
-
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The average was made on the CPU: only now are weights where they are trained."""
-        super().on_fit_start(trainer, pl_module)
-        if self._average_model is not None:
-            self._average_model.module.to(pl_module.device)
 
 
 def report_skipped(guard: Guard, bad: int, consecutive: int, world_size: int) -> str:

@@ -15,11 +15,11 @@ from pytorch_lightning.profilers import AdvancedProfiler, PyTorchProfiler, Simpl
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from detector.config.errors import UserError
+from detector.training.averaging import RampedEMA
 from detector.training.callbacks import (
     Bar,
     EpochLine,
     FinalValidation,
-    RampedEMA,
     StepFigures,
     time_is_over,
 )

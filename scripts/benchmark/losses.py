@@ -43,10 +43,10 @@ def make_predictions(images: int, size: int, classes: int, device: str) -> Predi
 
 
 def our_loss(
-    class_loss: ClassificationLoss, box_loss: BoxLoss, classes: int, is_compiled: bool
+    class_loss: ClassificationLoss, box_loss: BoxLoss, classes: int, is_compiled: bool, device: str
 ) -> Callable[[Predictions, Batch], Tensor]:
     """The total loss of predictions and a batch."""
-    criterion: Any = Criterion(class_loss, box_loss, classes)
+    criterion: Any = Criterion(class_loss, box_loss, classes).to(device)
     if is_compiled:
         criterion = torch.compile(criterion, fullgraph=True)
 
@@ -91,7 +91,7 @@ def time_losses(
             ("focal + GIoU", FocalLoss(), GIoULoss()),
             ("GHM-C + L1", GHMC(), l1),
         ):
-            computations[name + end] = our_loss(class_loss, box_loss, classes, is_compiled)
+            computations[name + end] = our_loss(class_loss, box_loss, classes, is_compiled, device)
     data = (predictions, batch)
     calls = {name: partial(backward, compute, data) for name, compute in computations.items()}
     return take_turns(calls, rounds, device)
