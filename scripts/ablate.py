@@ -87,7 +87,7 @@ def run(ablation: "Ablation", options: dict[str, Any]) -> None:
         if waiting == total:  # no figures to report, and nothing is wrong
             raise SystemExit(0)
     else:
-        run_all(ablation, options["jobs"], visible_gpus())
+        run_all(ablation, options["jobs"], visible_gpus(ablation.cells))
 
 
 def tune(

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ import torch
 from detector.ablation import cells as cells_module
 from detector.ablation import engines
 from detector.ablation.cells import Ablation, count_epochs, read_outcome, run_cell
-from detector.ablation.engines import make_environment, write_slurm
+from detector.ablation.engines import make_environment, visible_gpus, write_slurm
 from detector.ablation.grid import Axis
 from scripts import ablate
 from tests.test_grid import grid, losses
@@ -360,8 +361,26 @@ def test_jobs_share_the_machine() -> None:
     cores = os.cpu_count() or 1
     assert make_environment(1, 2, []) == {"OMP_NUM_THREADS": str(max(1, cores // 2))}
     gpus = ["0", "1"]
-    devices = [make_environment(k, 3, gpus)["CUDA_VISIBLE_DEVICES"] for k in range(3)]
-    assert devices == ["0", "1", "0"]
+    third = str(max(1, cores // 3))
+    assert [make_environment(k, 3, gpus) for k in range(3)] == [
+        {"OMP_NUM_THREADS": third, "CUDA_VISIBLE_DEVICES": gpu} for gpu in ("0", "1", "0")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "names", "found"),
+    [("auto", None, ["0", "1"]), ("gpu", "3,5", ["3", "5"]), ("cpu", None, [])],
+)
+def test_gpus_are_for_cells_that_train_on_them(
+    accelerator: str, names: str | None, found: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if names:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", names)
+    cell: Any = SimpleNamespace(config={"trainer": {"accelerator": accelerator}})
+    assert visible_gpus([cell]) == found
 
 
 def test_slurm_gets_a_script_that_runs_each_cell(

@@ -83,6 +83,7 @@ def test_the_average_never_makes_the_host_wait(updates: int) -> None:
 
 def detector() -> Any:
     module = nn.Identity()
+    module.device = torch.device("cpu")  # type: ignore[assignment]
     settings, schedule = {"lr": 0.01, "reference_batch": 16}, {"warmup": 4}
     module.learning_rate = LearningRate(settings, schedule, images=8, updates=40)  # type: ignore[assignment]
     return module
@@ -141,7 +142,10 @@ def test_a_training_whose_time_is_over_is_validated(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == ""
 
 
-def test_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_line_per_epoch(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)  # and the CPU trains
     kept: list[dict[str, float]] = []
     (figures := StepFigures()).recent = {"train/loss": 0.5}
     line, module = EpochLine(figures, kept.append), detector()
@@ -161,7 +165,7 @@ def test_a_line_per_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     assert kept[0]["epoch"] == 1
     assert kept[0]["val/AP50"] == 0.5
     assert 0 <= 10 * kept[0]["step_seconds"] <= kept[0]["seconds"]  # 10 steps, validation apart
-    assert 0.01 < kept[0]["memory"] < 1000  # GiB
+    assert 0.01 < kept[0]["memory"] < 1000  # GiB of RAM
     # an epoch without validation has no figures, though Lightning still holds the last ones
     line.on_train_epoch_end(trainer(1, val_AP=0.25, val_AP50=0.5), module)
     assert "AP" not in capsys.readouterr().out

@@ -64,15 +64,18 @@ def make_environment(number: int, jobs: int, gpus: Sequence[str]) -> dict[str, s
     """The variables of one of several jobs. A single job has the whole machine."""
     if jobs == 1:
         return {}
-    if gpus:
-        return {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]}
-    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
+    share = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
+    return share | ({"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {})
 
 
-def visible_gpus() -> list[str]:
-    """The GPUs that jobs can be given, as CUDA_VISIBLE_DEVICES names them."""
+def visible_gpus(cells: Sequence[Cell]) -> list[str]:
+    """The GPUs that jobs can be given, as CUDA_VISIBLE_DEVICES names them; none where all cells
+    are to train on something else."""
     import torch
 
+    asked = {cell.config["trainer"].get("accelerator", "auto") for cell in cells}
+    if not asked & {"auto", "gpu", "cuda"}:
+        return []
     names = os.environ.get("CUDA_VISIBLE_DEVICES")
     every = names.split(",") if names else [str(k) for k in range(torch.cuda.device_count())]
     return every if torch.cuda.is_available() else []
@@ -84,7 +87,7 @@ def write_slurm(ablation: Ablation, jobs: int) -> Path:
     out = ablation.out.resolve()
     write(out / "waiting.txt", "\n".join(names) + "\n")
     script = shlex.quote(str(ROOT / "scripts" / "ablate.py"))
-    gpu = "#SBATCH --gres=gpu:1\n" if visible_gpus() else ""
+    gpu = "#SBATCH --gres=gpu:1\n" if visible_gpus(ablation.cells) else ""
     text = f"""#!/bin/bash
 #SBATCH --job-name=ablation
 #SBATCH --array=1-{len(names)}%{jobs}

@@ -104,11 +104,12 @@ class Bar(TQDMProgressBar):
         return {name: f"{recent[f'train/{name}']:.3g}" for name in names}
 
 
-def peak_memory() -> float:
-    """GiB that this process has had at most: of tensors on the GPU, or without one of RAM; nan
-    where the system does not say. (getrusage would count what started the process, too.)"""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
+def peak_memory(device: torch.device) -> float:
+    """GiB that this process has had at most: of tensors on the GPU where it computes, elsewhere of
+    RAM; nan where the system does not say. (getrusage would count what started the process, too.)
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
     peaks = [line.split()[1] for line in lines if line.startswith("VmHWM")]
@@ -161,7 +162,7 @@ class EpochLine(Callback):
             return
         seconds = now - self.epoch_started
         step = (seconds - self.validating) / max(1, self.steps)
-        cost = {"seconds": seconds, "step_seconds": step, "memory": peak_memory()}
+        cost = {"seconds": seconds, "step_seconds": step, "memory": peak_memory(pl_module.device)}
         self.save({"epoch": done, **cost, **figures})
         if trainer.logger:  # the checkpoint that follows must not know more than TensorBoard
             trainer.logger.experiment.flush()  # type: ignore[attr-defined]

@@ -177,7 +177,7 @@ def measure_memory(side: str, setting: Setting) -> float:
     parts = training_parts(side, setting)
     for _ in range(3):
         run_step(parts)
-    return peak_memory()
+    return peak_memory(torch.device(setting.device))
 
 
 def measure_peak(setting: Setting) -> float:
