@@ -18,6 +18,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # a process for each core: more threads
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
 
+# The figures that tests expect are a CPU's: a GPU rounds otherwise, and scripts would take it where
+# there is one. tests/test_gpu.py gives it back to commands of its own.
+os.environ.setdefault("GPUS_OF_TESTS", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # workers of xdist inherit both
+
 REAL = Path(os.environ.get("DETECTOR_REAL_DATA") or ".")  # folder of bccd, neu_det, coco256, pets09
 # Counts of real data sets, which nobody may ship with this code: checked by those who have them.
 needs_real_data = pytest.mark.skipif(
