@@ -1,11 +1,12 @@
-"""Exact DIoU-NMS: the greedy loop made fast for a CPU, and a fixed-point iteration for a GPU."""
+"""Exact DIoU-NMS: the greedy loop made fast for a CPU, and for a GPU a fixed-point iteration, which
+does hard NMS as well."""
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losses.overlaps import diou
+from losses.overlaps import diou, iou
 
 BLOCK = 256  # so many boxes act together: it bounds the memory, and an early end saves the rest
 SPARSE = 16  # up to so many overlaps of a box with others, on average, listing them all pays
@@ -87,9 +88,10 @@ def _dense_pairs(
 
 
 def suppress_batch(
-    boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, beta: float, most: int
+    boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float, beta: float | None, most: int
 ) -> tuple[Tensor, Tensor]:
-    """DIoU-NMS of all images at once, for a GPU; returns places and scores (N, most) as `Kept`.
+    """DIoU-NMS, or with a beta of None hard NMS, of all images at once, for a GPU; returns places
+    and scores (N, most) as `Kept`.
 
     Boxes are sorted by falling score. Which of them stay is the only solution of stays[j] = not
     any(stays[i] and ends[i, j], i before j). Iterated from "all stay", its first t entries are
@@ -104,7 +106,8 @@ def suppress_batch(
     count = scores.shape[1]
     for start in range(0, count, BLOCK):
         block, rest = slice(start, start + BLOCK), slice(start, count)
-        similar = diou(boxes[:, block, None], boxes[:, None, rest], beta)
+        pairs = boxes[:, block, None], boxes[:, None, rest]
+        similar = iou(*pairs) if beta is None else diou(*pairs, beta)
         ends = (similar > threshold) & (labels[:, block, None] == labels[:, None, rest])
         ends = ends.triu(1)  # a box acts on later ones
         block_stays, size = stays[:, block], ends.shape[1]

@@ -30,7 +30,8 @@ class Suppression:
     """A kind of suppression with its settings; called with boxes, it suppresses their duplicates.
 
     kind:
-        "hard": a later box is removed if its IoU exceeds `iou_threshold`; this is torchvision's.
+        "hard": a later box is removed if its IoU exceeds `iou_threshold`; torchvision's, on a GPU
+        the same of all images at once.
         "diou": it is removed if IoU - (rho^2 / c^2)^beta exceeds `iou_threshold`, with the distance
         rho of the centers and the diagonal c of the hull, so that of two objects side by side both
         can stay (Zheng et al., "Distance-IoU Loss", AAAI 2020, section 4.3; beta is from the
@@ -66,15 +67,17 @@ class Suppression:
         threshold, beta, most = self.iou_threshold, self.beta, self.max_detections
         if self.kind == "soft":
             return self._soft(boxes, scores, labels)
-        if self.kind == "diou" and boxes.is_cuda:
-            return Kept(*suppress_batch(boxes, scores, labels, threshold, beta, most))
+        if boxes.is_cuda:
+            beta_or_none = beta if self.kind == "diou" else None
+            return Kept(*suppress_batch(boxes, scores, labels, threshold, beta_or_none, most))
         index = torch.zeros(len(boxes), most, dtype=torch.int64, device=boxes.device)
         kept_scores = scores.new_zeros(len(boxes), most)
         for row, image in enumerate(zip(boxes, scores, labels, strict=True)):
             real = (image[1] > 0).nonzero()[:, 0]
             b, s, k = (part[real] for part in image)
             if self.kind == "hard":
-                keep = batched_nms(b, s, k, threshold)[:most]
+                keep = batched_nms(b, s, k, threshold).sort().values  # its equal scores: any order
+                keep = keep[s[keep].argsort(descending=True, stable=True)][:most]
             else:
                 keep = suppress_image(b, s, k, threshold, beta, most)
             index[row, : len(keep)] = real[keep]

@@ -21,7 +21,7 @@ def nms(boxes: Tensor, scores: Tensor, labels: Tensor, **options: Any) -> Kept:
 
 
 def on_a_gpu(*arguments: Any) -> Kept:
-    """What a GPU would compute."""
+    """What a GPU would compute; of a beta of None hard NMS."""
     return Kept(*module.suppress_batch(*arguments))
 
 
@@ -118,7 +118,7 @@ def cases(count: int, seed: int) -> Iterator[Case]:
 def compare(count: int, seed: int) -> None:
     """Both forms of DIoU-NMS, and the hard one, against the loop."""
     random = np.random.default_rng([seed, 1])
-    for case in cases(count, seed):
+    for number, case in enumerate(cases(count, seed)):
         beta = float(random.choice([0.6, 0.9, 1.0, 2.0]))
         threshold = float(random.choice(np.linspace(0, 0.95, 20)))
         options = {"iou_threshold": threshold}
@@ -127,7 +127,13 @@ def compare(count: int, seed: int) -> None:
         batch = (part[None] for part in case)
         index, scores = on_a_gpu(*batch, threshold, beta, MOST)
         assert index[0][scores[0] > 0].tolist() == expected
-        assert found(case, kind="hard", **options) == batched_nms(*case, threshold).tolist()
+        # torchvision's on a CPU compares in float64, so IoUs equal to the threshold differ in it
+        kept = found(case, kind="hard", **options)
+        assert sorted(kept) == sorted(batched_nms(*case, threshold).tolist())
+        assert kept == sorted(kept, key=lambda k: (-case[1][k], k))
+        if number % 4 == 0:
+            index, scores = on_a_gpu(*(part[None] for part in case), threshold, None, MOST)
+            assert index[0][scores[0] > 0].tolist() == greedy(case, threshold, None)
 
 
 def test_diou_is_the_greedy_loop(monkeypatch: pytest.MonkeyPatch) -> None:
