@@ -71,7 +71,7 @@ def test_both_losses_compute_the_same() -> None:
     computed = [
         compute(predictions, batch).item()
         for compute in (
-            losses.our_loss(FocalLoss(), SmoothL1Loss(beta=0.0), 4, False),
+            losses.our_loss(FocalLoss(), SmoothL1Loss(beta=0.0), 4, False, "cpu"),
             losses.torchvision_loss(4, 96),
         )
     ]
