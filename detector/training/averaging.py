@@ -18,7 +18,6 @@ class RampedAverage(AveragedModel):
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         super().__init__(module, use_buffers=True)
-        self.n_averaged = self.n_averaged.cpu()
         self.decay = decay
 
     @torch.no_grad()
