@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from detector.ablation.grid import Axis, Metric, Shared, check_fairness, make_axis, make_cells
+from detector.ablation.grid import (
+    Axis,
+    Cell,
+    Metric,
+    Shared,
+    check_fairness,
+    make_axis,
+    make_cells,
+    point_name,
+)
 from detector.ablation.tuning import (
     choose,
     describe_choice,
@@ -20,6 +29,7 @@ from detector.ablation.tuning import (
     search_metric,
     tuned_keys,
     unsettled,
+    widen,
 )
 from detector.config.command_line import parse_options
 from detector.config.errors import UserError, one_line_errors
@@ -98,18 +108,30 @@ def tune(
     from detector.evaluation.table import Table
 
     folder, keys, metric = out / "tuning", tuned_keys(axes), search_metric(axes)
-    cells = make_candidates(shared, axes, options["seeds"][0], folder)
-    print(f"tuning {', '.join(keys)}: {len(cells)} cells on images set apart")
-    search = Ablation(folder, axes, cells, keys)
-    prepare(search)
-    outcomes = {cell.name: search.outcome(cell) for cell in cells}
-    if left := unsettled(cells, outcomes):
-        run(search._replace(cells=left), options)
+    cells: list[Cell] = []
+    newest = make_candidates(shared, axes, options["seeds"][0], folder)
+    print(f"tuning {', '.join(keys)}: {len(newest)} cells on images set apart")
+    while newest:
+        cells += newest
+        search = Ablation(folder, axes, cells, keys)
+        prepare(search)
         outcomes = {cell.name: search.outcome(cell) for cell in cells}
-    if any(outcome.state == "not yet run" for outcome in outcomes.values()):
-        if options["engine"] == "slurm":
-            raise SystemExit(0)
-        raise UserError("the search is not over: type the same command again to go on with it")
+        if left := [cell for cell in unsettled(cells, outcomes) if cell in newest]:
+            run(search._replace(cells=left), options)
+            outcomes = {cell.name: search.outcome(cell) for cell in cells}
+        if any(outcome.state == "not yet run" for outcome in outcomes.values()):
+            if options["engine"] == "slurm":
+                raise SystemExit(0)
+            raise UserError("the search is not over: type the same command again to go on with it")
+        newest = [
+            cell
+            for cell in widen(shared, axes, cells, outcomes, metric)
+            # points whose comparison has begun keep the search, and so the choice, that they had
+            if not any((out / "configs").glob(f"{point_name(cell.point)}_seed*.yaml"))
+            or (folder / "configs" / f"{cell.name}.yaml").is_file()
+        ]
+        if newest:
+            print(f"better may lie beyond: {len(newest)} cells more around the best")
     chosen, rows = choose(cells, outcomes, metric)
     table = Table(["point", *keys, f"{metric} on the images set apart", ""], rows)
     lines = describe_choice(cells, chosen)

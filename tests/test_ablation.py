@@ -270,6 +270,28 @@ def test_a_candidate_that_diverges_is_left_and_one_that_is_interrupted_goes_on(
     assert "666 failed" in one_blank((out / "tuning" / "table.md").read_text()).replace(" |", "")
 
 
+def test_a_search_goes_on_beyond_its_grid_until_the_comparison_has_begun(
+    stand_ins: Path, tiny: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate = (stand_ins / "eval.py").read_text()
+    rising = 'min(config["optimizer"]["lr"], 0.3)'
+    (stand_ins / "eval.py").write_text(evaluate.replace("1 - 1 / missed", rising))
+    words = [*tiny, *FEW, "--vary", "model.norm", "group", "--tune", "--optimizer.lr", "0.04"]
+    words += ["--out", str(tmp_path / "out")]
+    for _ in range(2):  # again: the search finds what it found
+        ablate.main(words)
+        assert len(begun(tmp_path / "out" / "tuning")) == 4 + 3  # 0.16, 0.32, and 0.64: no better
+        assert "lr: 0.32\n" in (tmp_path / "out/configs/norm-group_seed0.yaml").read_text()
+    # one that was over before is not walked on from: its cells were trained with its choice
+    words[-1] = str(tmp_path / "older")
+    with monkeypatch.context() as older:
+        older.setattr(ablate, "widen", lambda *_: [])
+        ablate.main(words)
+    ablate.main([*words, "--seeds", "0", "1"])
+    assert len(begun(tmp_path / "older" / "tuning")) == 4
+    assert "lr: 0.08\n" in (tmp_path / "older/configs/norm-group_seed1.yaml").read_text()
+
+
 def test_tuning_does_not_see_the_images_of_the_comparison(
     stand_ins: Path, tiny: list[str], tmp_path: Path, capsys: Any
 ) -> None:

@@ -13,6 +13,7 @@ from detector.ablation.tuning import (
     search_metric,
     tuned_keys,
     unsettled,
+    widen,
 )
 from detector.config.errors import UserError
 
@@ -91,6 +92,59 @@ def test_the_highest_precision_is_chosen_for_each_point() -> None:
     assert rows[0] == ["FocalLoss", "0.1", "failed not finite", ""]
     assert rows[2] == ["FocalLoss", "0.3", "0.500", "chosen"]
     assert [row[-1] for row in rows[3:]] == ["chosen", ""]
+
+
+def search_on(shared: Shared, precision: dict[tuple[float, float], float], out: Path) -> list[Cell]:
+    """All cells of a search for focal loss alone. `precision`: (rate, weight) -> AP, else 0."""
+    axis = Axis("model.class_loss", {"FocalLoss": "FocalLoss"})
+    cells: list[Cell] = []
+    further = make_candidates(shared, [axis], 0, out)
+    while further:
+        cells += further
+        reached = {cell.name: precision.get(tuple(cell.tuned.values()), 0.0) for cell in cells}
+        outcomes = {
+            name: Outcome("done", "", {"AP": value})
+            if value >= 0
+            else Outcome("failed", "diverged")
+            for name, value in reached.items()
+        }
+        further = widen(shared, [axis], cells, outcomes, "AP")
+    return cells
+
+
+@pytest.mark.parametrize(
+    ("precision", "beyond"),
+    [
+        ({(0.04, 1.0): 0.3}, []),  # between worse ones
+        ({(0.04, 0.5): 0.3}, [(0.04, 0.25)]),
+        ({(0.08, 0.5): 0.3}, [(0.16, 0.5), (0.08, 0.25)]),
+        ({(0.08, 1.0): 0.3, (0.16, 1.0): -1}, [(0.16, 1.0)]),  # diverged: no answer, no way
+        # a better one beyond is walked to, and on from it
+        (
+            {(0.08, 1.0): 0.3, (0.16, 1.0): 0.4},
+            [(0.16, 1.0), (0.32, 1.0), (0.16, 2.0), (0.16, 0.5)],
+        ),
+    ],
+)
+def test_a_best_at_an_end_is_searched_on_from(
+    precision: dict[tuple[float, float], float], beyond: list[tuple[float, float]], tmp_path: Path
+) -> None:
+    cells = search_on(Shared([], {"optimizer.lr": 0.04}), precision, tmp_path)
+    assert [tuple(cell.tuned.values()) for cell in cells[12:]] == beyond
+    assert [cell.name for cell in cells] == [f"FocalLoss_try{k}" for k in range(len(cells))]
+    for cell in cells:
+        assert cell.config["optimizer"]["lr"] == cell.tuned["optimizer.lr"]
+        assert cell.config["data"]["holdout"] == 0.2
+        assert cell.config["run"] == str(tmp_path / "cells" / cell.name)
+
+
+def test_the_search_does_not_leave_for_infinity(tmp_path: Path) -> None:
+    rates = {(float(f"{0.01 * 2**k:.4g}"), 1.0): 0.1 + 0.01 * k for k in range(30)}
+    cells = search_on(Shared([], {"optimizer.lr": 0.01}), rates, tmp_path)
+    assert max(cell.tuned["optimizer.lr"] for cell in cells) == 0.16
+    # nor in steps that rounding alone makes: 0.0003333 / 2 * 2 is not 0.0003333
+    third = {(0.0003333, 1.0): 0.1, (0.0001666, 1.0): 0.2, (0.0001667, 1.0): 0.2}
+    assert len(search_on(Shared([], {"optimizer.lr": 0.0003333}), third, tmp_path)) == 12
 
 
 def test_embedding_losses_are_tuned_for_recognition() -> None:

@@ -1,10 +1,11 @@
 """A fair comparison gives every method a learning rate and a loss weight of its own.
 
 They are chosen by short searches on images set apart from the training split, before the validation
-split is looked at.
+split is looked at: a grid around what is configured, then on from its best while that leads uphill.
 """
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from detector.config.signatures import CONTRACTS
 
 # Factors of what is configured; that itself is first, so that it stays where nothing is better
 RATES, WEIGHTS = (1.0, 0.5, 2.0, 0.25), (1.0, 0.5, 2.0)
+FARTHEST = 16.0  # no value is tried that is more than this many times what is configured, or less
 HOLDOUT = 0.2
 
 
@@ -49,7 +51,7 @@ def search_metric(axes: Sequence[Axis]) -> str:
 def make_candidates(shared: Shared, axes: Sequence[Axis], seed: int, out: Path) -> list[Cell]:
     """The cells of the search: of every point one for each combination of rate and weight."""
     keys = tuned_keys(axes)
-    shared = shared._replace(overrides={**shared.overrides, "data.holdout": HOLDOUT})
+    shared = _set_apart(shared)
     cells = []
     for base in make_cells(shared, axes, [seed], out):
         configured = flatten(base.config)
@@ -62,6 +64,43 @@ def make_candidates(shared: Shared, axes: Sequence[Axis], seed: int, out: Path) 
             tuned = dict(zip(keys, values, strict=True))
             cells.append(make_cell(shared, axes, base.point, seed, run, tuned))
     return cells
+
+
+def widen(
+    shared: Shared,
+    axes: Sequence[Axis],
+    cells: Sequence[Cell],
+    outcomes: Mapping[str, Outcome],
+    metric: str,
+) -> list[Cell]:
+    """What to try next: of every point those neighbors of its best, half and twice each value,
+    that were not tried and are not too far. [] once the best of each lies between worse ones."""
+    further = []
+    for name, best in choose(cells, outcomes, metric)[0].items():
+        own = [cell for cell in cells if point_name(cell.point) == name]
+        first = own[0]  # has what is configured
+        for key, factor in itertools.product(best, (2.0, 0.5)):
+            values = {**best, key: float(f"{best[key] * factor:.4g}")}
+            distance = abs(math.log(values[key] / first.tuned[key])) if values[key] else 0.0
+            if distance < math.log(1.1 * FARTHEST) and not any(
+                _are_alike(values, cell.tuned) for cell in own
+            ):
+                run = Path(first.config["run"]).with_name(f"{name}_try{len(own)}")
+                own.append(
+                    make_cell(_set_apart(shared), axes, first.point, first.seed, run, values)
+                )
+                further.append(own[-1])
+    return further
+
+
+def _set_apart(shared: Shared) -> Shared:
+    """Trained and evaluated on the training split alone."""
+    return shared._replace(overrides={**shared.overrides, "data.holdout": HOLDOUT})
+
+
+def _are_alike(values: Mapping[str, float], others: Mapping[str, float]) -> bool:
+    """Whether two candidates differ in nothing but rounding."""
+    return all(math.isclose(values[key], others[key], rel_tol=0.01) for key in values)
 
 
 def unsettled(cells: Sequence[Cell], outcomes: Mapping[str, Outcome]) -> list[Cell]:
