@@ -103,12 +103,16 @@ class DataModule(pl.LightningDataModule):
 
     def _with_noise(self, split: Split) -> Split:
         rate, kind = self.options.label_noise, self.options.noise_kind
-        split, line = with_noise(split, rate, kind, len(self.classes), self.seed)
+        noisy, line = with_noise(split, rate, kind, len(self.classes), self.seed)
         self.noise = [f"train: {line}"]
-        if split.ignore.all():
+        before, after = (set(part.labels[~part.ignore].tolist()) for part in (split, noisy))
+        if not after:
             error = f"train: {line}: none is left to train on; lower data.label_noise"
             self.findings.append(Finding("error", "objects", error))
-        return split
+        elif lost := ", ".join(self.classes[label] for label in sorted(before - after)):
+            text = f"train: {line}: no object of {lost} is left, so their outputs learn nothing"
+            self.findings.append(Finding("warning", "classes without objects", text))
+        return noisy
 
     def ground_truth(self) -> Content:
         """The validation split as the content of a COCO file: the file's own, untouched (without

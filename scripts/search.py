@@ -29,7 +29,8 @@ Looks for the object in a box of the query (x, y, width and height in pixels; wi
 that is detected with the highest score) among all objects that are detected in the images of the
 gallery, other than the query itself. Writes search.json, the nearest objects by falling cosine:
 file_name, category, bbox, score of the detection, cosine; and search.png, the query and these
-objects in one picture. The run must have been trained with an embedding head."""
+objects in one picture. With --postprocess.class_agnostic true a place that is detected as two
+classes is found once. The run must have been trained with an embedding head."""
 PROGRAM_OPTIONS = {
     "run": Option(str, ..., "name of a run under runs/, or its path"),
     "--query": Option(str, ..., "an image that shows what is looked for"),

@@ -500,6 +500,14 @@ def test_label_noise_that_leaves_no_object_is_refused(root: Path, power: float) 
         data.setup("fit")
 
 
+def test_a_class_that_label_noise_leaves_without_objects_is_named(root: Path) -> None:
+    clean, noisy = module(root), module(root, label_noise=1.0, noise_kind="class")
+    for data in (clean, noisy):
+        data.setup("fit")
+    (line,) = set(noisy.warnings()) - set(clean.warnings())
+    assert "of 18 objects: no object of red is left, so their outputs learn nothing" in line
+
+
 def test_class_weights_are_inverse_frequencies_to_a_power(root: Path) -> None:
     plain, half, full = (module(root, class_weights=power) for power in (0.0, 0.5, 1.0))
     for data in (plain, half, full):
