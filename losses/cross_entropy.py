@@ -15,9 +15,9 @@ class SigmoidCrossEntropy(SigmoidLoss):
     """Binary cross-entropy of one sigmoid per class, the focal paper's baseline (gamma = 0, no
     alpha).
 
-    CE = -log(p_t), summed over valid anchors and classes, divided by `num_foreground`. It trains
-    only with the prior of `initial_bias` and a warm-up: with 300,000 anchors and 80 classes its
-    first value is about 2,000.
+    CE = -log(p_t), summed over valid anchors and classes, divided by `num_foreground`. It is made
+    for the prior of `initial_bias` and a warm-up: with 300,000 anchors and 80 classes its first
+    value is about 2,000.
 
     Args:
         label_smoothing: e moves the targets 1 and 0 to 1 - e / 2 and e / 2.

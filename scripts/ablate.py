@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from detector.ablation.grid import (
+    RECOGNITION,
     Axis,
     Cell,
     Metric,
@@ -35,7 +36,7 @@ from detector.config.command_line import parse_options
 from detector.config.errors import UserError, one_line_errors
 from detector.config.files import write
 from detector.config.signatures import SLOTS
-from detector.config.types import Count, Draws, Natural, Option
+from detector.config.types import Count, Draws, Natural, Option, did_you_mean
 
 if TYPE_CHECKING:
     from detector.ablation.cells import Ablation
@@ -161,6 +162,10 @@ def run_one(out: Path, name: str) -> None:
     """Runs one cell, as a job of an engine; the exit status is 0 if it is done."""
     from detector.ablation.cells import run_cell
 
+    known = [path.stem for path in (out / "configs").glob("*.yaml")]
+    if name not in known:
+        hint = did_you_mean(name, known) if known else ", and no other: is --out right?"
+        raise UserError(f"--cell {name}: {out} has no such cell{hint}")
     outcome = run_cell(out, name)
     print(f"{name}: {outcome.state} {outcome.reason}")
     raise SystemExit(0 if outcome.state == "done" else 1)
@@ -174,6 +179,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         if options["cell"]:
             run_one(out, options["cell"])
         cells = make_cells(shared, axes, seeds, out)
+        heads = [cell.config["model"]["embedding_loss"] for cell in cells]
+        if options["metric"] in RECOGNITION and not any(heads):
+            raise UserError(
+                f"--metric {options['metric']}: no cell has an embedding head: give "
+                "--embedding_loss and --model.embedding.size 128"
+            )
         tuned = tuned_keys(axes) if options["tune"] else []
         check_fairness(cells, [cell.config for cell in cells])
         from detector.ablation.cells import Ablation, prepare

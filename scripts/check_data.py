@@ -186,7 +186,9 @@ def format_page(
     lines = [f"{finding.level}: {finding.line}" for finding in findings]
     shown = [table._replace(rows=shorten(table.rows)) for table in tables]
     blocks = ["\n".join(data.describe()), *(table.render() for table in shown)]
-    blocks.append("\n".join([*lines, f"{counts['error']} errors, {counts['warning']} warnings"]))
+    found = ((level, counts[level]) for level in ("error", "warning"))
+    lines.append(", ".join(f"{count} {level}{'s' * (count != 1)}" for level, count in found))
+    blocks.append("\n".join(lines))
     return "\n\n".join(block for block in blocks if block)
 
 

@@ -125,8 +125,10 @@ def begun(out: Path) -> list[str]:
         ),
         ([*LOSSES, "--run", "x"], "an ablation takes --out DIR"),
         ([*LOSSES, "--tune", "--vary", "optimizer.lr", "1", "2"], "--tune chooses optimizer.lr"),
-        (["focal", *LOSSES], "unexpected 'focal'"),
+        (["focal", *LOSSES], "unexpected 'focal': type options as --key value"),
         ([*LOSSES, "--data.val", "nope"], "cannot read the annotations"),
+        ([*LOSSES, "--metric", "identity/mAP"], "no cell has an embedding head: give"),
+        ([*LOSSES, "--cell", "FocalLoss_seed0"], "out has no such cell, and no other: is --out"),
     ],
 )
 def test_mistakes_are_one_line_before_anything_trains(
@@ -165,6 +167,12 @@ def test_a_whole_ablation(stand_ins: Path, tiny: list[str], tmp_path: Path, caps
     assert "<table>" in page
     assert not [word for word in ("http://", "https://") if f'src="{word}' in page]
     assert (out / "cells" / "FocalLoss_seed0" / "hparams").is_dir()
+    # a cell that it has not leaves nothing behind
+    with pytest.raises(SystemExit):
+        ablate.main([*words, "--cell", "FocalLos_seed0"])
+    hint = "has no such cell; did you mean 'FocalLoss_seed0'?"
+    assert hint in capsys.readouterr().err
+    assert not list(out.glob("*/FocalLos_seed0*"))
     # again: nothing is trained, the tables are the same
     ablate.main(words)
     assert "6 of 6 cells are done already" in capsys.readouterr().out

@@ -95,6 +95,12 @@ def test_a_mistake_in_a_programs_options(words: list[str], message: str) -> None
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("key", ["data.size", "data.classes", "data.short"])
+def test_a_key_with_a_list_says_how_it_is_typed(key: str) -> None:
+    with pytest.raises(UserError, match="unexpected '6': type lists of a key as --key '"):
+        parse_options([f"--{key}", "5", "6"], usage="", program_options={})
+
+
 def test_a_program_without_configuration_has_none_of_its_flags() -> None:
     arguments: dict[str, Any] = {"usage": "", "program_options": {"--seed": Option(Natural, 0)}}
     assert parse_options([], **arguments, sections=()) == ({"seed": 0}, {})

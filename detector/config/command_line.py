@@ -125,12 +125,14 @@ def _expand(argv: Sequence[str], short: Mapping[str, str]) -> Iterator[str]:
 def _groups(words: list[str], table: Options) -> Iterator[tuple[str, list[str]]]:
     """Every flag and every positional with the words that belong to it."""
     positionals = [name for name in table if not name.startswith("--")]
+    is_list = False  # whether the flag before is a key with a list
     while words:
         word, *words = words
         name, equals, text = word.partition("=")
         if not word.startswith("--"):
             if not positionals:
-                raise UserError(f"unexpected '{word}': options are typed as --key value")
+                how = "lists of a key as --key '[1, 2]'" if is_list else "options as --key value"
+                raise UserError(f"unexpected '{word}': type {how}")
             name = positionals[0]
             if get_origin(table[name].kind) is not list:
                 positionals.pop(0)
@@ -143,6 +145,8 @@ def _groups(words: list[str], table: Options) -> Iterator[tuple[str, list[str]]]
             count = min([len(words), *flags])
             if get_origin(kind) is not list or name in CONFIG:
                 count = min(count, 0 if kind is bool else 1)
+            key = name.removeprefix("--")
+            is_list = key in OPTIONS and "list" in describe_type(OPTIONS[key].kind)
             yield name, words[:count]
             words = words[count:]
 

@@ -16,6 +16,7 @@ from torchvision.ops import box_convert, box_iou
 
 from data.scenes import CATEGORIES, FREQUENCY, background, circle, paint, place_shape
 from detector.config.errors import UserError
+from detector.run.folder import existing_run
 from scripts.benchmark.timing import call_in_process, print_table
 from scripts.predict import main as predict
 
@@ -93,6 +94,7 @@ def measure(words: list[str], objects: list[dict[str, Any]], out: Path) -> Measu
 
 
 def run(run: str, side: int, objects: int, score: float) -> dict[str, Measurement]:
+    existing_run(run)  # before the image is drawn, which takes long
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "large.png"
         drawn = call_in_process(draw_large, image, side, objects)  # whose memory is not to count
