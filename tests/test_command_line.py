@@ -99,6 +99,8 @@ def test_a_mistake_in_a_programs_options(words: list[str], message: str) -> None
 def test_a_key_with_a_list_says_how_it_is_typed(key: str) -> None:
     with pytest.raises(UserError, match="unexpected '6': type lists of a key as --key '"):
         parse_options([f"--{key}", "5", "6"], usage="", program_options={})
+    with pytest.raises(UserError, match="unexpected '6': type options as --key value"):
+        parse_options([f"--{key}", "5", "--seed=5", "6"], usage="", program_options={})
 
 
 def test_a_program_without_configuration_has_none_of_its_flags() -> None:

@@ -129,6 +129,9 @@ def _groups(words: list[str], table: Options) -> Iterator[tuple[str, list[str]]]
     while words:
         word, *words = words
         name, equals, text = word.partition("=")
+        if word.startswith("--"):
+            key = name.removeprefix("--")
+            is_list = key in OPTIONS and "list" in describe_type(OPTIONS[key].kind)
         if not word.startswith("--"):
             if not positionals:
                 how = "lists of a key as --key '[1, 2]'" if is_list else "options as --key value"
@@ -145,8 +148,6 @@ def _groups(words: list[str], table: Options) -> Iterator[tuple[str, list[str]]]
             count = min([len(words), *flags])
             if get_origin(kind) is not list or name in CONFIG:
                 count = min(count, 0 if kind is bool else 1)
-            key = name.removeprefix("--")
-            is_list = key in OPTIONS and "list" in describe_type(OPTIONS[key].kind)
             yield name, words[:count]
             words = words[count:]
 
